@@ -1,0 +1,1 @@
+"""An event-driven data-sharing bus for the departments of one government."""

@@ -1,0 +1,239 @@
+"""Grants: who may read what of a view, for which purpose, through which channels, for how long.
+
+Every grant is one decision that somebody answers for: it names author, approver and legal basis.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from bus.core import names
+from bus.core.conditions import Condition, parse_condition
+from bus.core.masks import Mask, parse_mask
+from bus.errors import BusError, FourEyes, GrantConflict, InvalidDeclaration
+
+CHANNELS: Final = ("lookup", "query", "stream", "export")
+PUBLIC: Final = "public"
+_MEMBERS: Final = (
+    "id", "consumer", "view", "purpose", "channels", "fields", "masks", "rows", "valid", "limits", "legal_basis",
+)  # fmt: skip
+_SET_MEMBERS: Final = ("set", "author", "approver", "grants")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Questions a minute, and rows in one answer."""
+
+    per_minute: int = 600
+    rows: int = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One grant. ``valid_from`` and ``valid_to`` are both included, in UTC."""
+
+    id: str
+    set: str
+    consumer: str
+    view: str
+    purpose: str
+    channels: tuple[str, ...]
+    fields: tuple[str, ...]
+    masks: Mapping[str, Mask]
+    rows: Condition
+    valid_from: dt.date
+    valid_to: dt.date
+    limits: Limits
+    legal_basis: str
+    author: str
+    approver: str
+    document: Mapping[str, Any]
+
+    def active(self, at: dt.datetime) -> bool:
+        """Whether the grant holds at the instant (aware)."""
+        return self.valid_from <= at.astimezone(dt.UTC).date() <= self.valid_to
+
+
+@dataclass(frozen=True, slots=True)
+class GrantSet:
+    """The grants of one file; applying it replaces the set of that name."""
+
+    name: str
+    author: str
+    approver: str
+    grants: tuple[Grant, ...]
+
+
+def same_person(first: str, second: str) -> bool:
+    """Whether two names mean one person: compared after NFKC and case folding, white space trimmed."""
+
+    def folded(name: str) -> str:
+        return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).strip()
+
+    return folded(first) == folded(second)
+
+
+def overlaps(first: Grant, second: Grant) -> bool:
+    """Whether two grants could both answer one request: then it would be unclear which decides."""
+    return (
+        (first.consumer, first.view, first.purpose) == (second.consumer, second.view, second.purpose)
+        and bool(set(first.channels) & set(second.channels))
+        and first.valid_from <= second.valid_to
+        and second.valid_from <= first.valid_to
+    )
+
+
+def refuse_conflicts(grants: Iterable[Grant]) -> None:
+    """Raises `GrantConflict` for the first two that overlap. Cost: grouped by consumer, view and purpose."""
+    groups: dict[tuple[str, str, str], list[Grant]] = {}
+    for grant in grants:
+        group = groups.setdefault((grant.consumer, grant.view, grant.purpose), [])
+        for other in group:
+            if overlaps(grant, other):
+                raise GrantConflict(first=other.id, second=grant.id)
+        group.append(grant)
+
+
+def _date(value: Any, where: str, problems: list[str]) -> dt.date:
+    if isinstance(value, dt.date) and not isinstance(value, dt.datetime):
+        return value
+    try:
+        return dt.date.fromisoformat(str(value))
+    except ValueError:
+        problems.append(f"{where}: '{value}' is not a date (YYYY-MM-DD)")
+        return dt.date.min
+
+
+def _texts(doc: Mapping[str, Any], member: str, where: str, problems: list[str]) -> tuple[str, ...]:
+    value = doc.get(member)
+    if not isinstance(value, list | tuple) or not value:
+        problems.append(f"{where}.{member}: a list of at least one is needed")
+        return ()
+    return tuple(dict.fromkeys(str(item) for item in value))
+
+
+def _limits(doc: Any, where: str, problems: list[str]) -> Limits:
+    doc = {} if doc is None else doc
+    if not isinstance(doc, Mapping) or set(doc) - {"per_minute", "rows"}:
+        problems.append(f"{where}.limits: takes per_minute and rows")
+        return Limits()
+    for name, value in doc.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            problems.append(f"{where}.limits.{name}: a whole number from 1 is needed")
+            return Limits()
+    return Limits(**doc)
+
+
+def _condition(doc: Any, where: str, problems: list[str]) -> Condition:
+    try:
+        return parse_condition(doc)
+    except BusError as error:
+        problems.append(f"{where}.rows: {error.detail}")
+        return Condition(())
+
+
+def _masks(doc: Any, fields: tuple[str, ...], where: str, problems: list[str]) -> dict[str, Mask]:
+    found = {}
+    for field, mask in (doc or {}).items() if isinstance(doc or {}, Mapping) else ():
+        if field not in fields:
+            problems.append(f"{where}.masks: '{field}' is not among the grant's fields. {names.nearest(field, fields)}")
+        try:
+            found[str(field)] = parse_mask(mask, str(field))
+        except BusError as error:
+            problems.append(f"{where}.masks: {error.detail}")
+    return found
+
+
+def _validity(doc: Any, where: str, problems: list[str]) -> tuple[dt.date, dt.date]:
+    if not isinstance(doc, Mapping) or set(doc) != {"from", "to"}:
+        problems.append(f"{where}.valid: needs from and to")
+        return dt.date.min, dt.date.min
+    start, end = _date(doc["from"], f"{where}.valid", problems), _date(doc["to"], f"{where}.valid", problems)
+    if end < start:
+        problems.append(f"{where}.valid: ends before it begins")
+    if (end - start).days > 366:
+        problems.append(f"{where}.valid: a grant is given for a year at most")
+    return start, end
+
+
+def _grant(doc: Any, set_name: str, author: str, approver: str, problems: list[str]) -> Grant | None:
+    if not isinstance(doc, Mapping):
+        problems.append(f"grants: a mapping is needed, received {type(doc).__name__}")
+        return None
+    where = f"grant '{doc.get('id', '?')}'"
+    for member in doc:
+        if member not in _MEMBERS:
+            problems.append(f"{where}: '{member}' is not known. {names.nearest(str(member), _MEMBERS)}")
+    if not names.is_grant_id(doc.get("id")):
+        problems.append(f"{where}: id must match [a-z][a-z0-9_-]*")
+    for member in ("consumer", "view", "purpose"):
+        if not names.is_id(doc.get(member)):
+            problems.append(f"{where}.{member}: an id is needed, received {doc.get(member)!r}")
+    channels = _texts(doc, "channels", where, problems)
+    for channel in channels:
+        if channel not in CHANNELS:
+            problems.append(f"{where}.channels: '{channel}'. {names.nearest(channel, CHANNELS)}")
+    fields = _texts(doc, "fields", where, problems)
+    if not str(doc.get("legal_basis") or "").strip():
+        problems.append(f"{where}.legal_basis: is needed")
+    start, end = _validity(doc.get("valid"), where, problems)
+    return Grant(
+        id=str(doc.get("id")),
+        set=set_name,
+        consumer=str(doc.get("consumer")),
+        view=str(doc.get("view")),
+        purpose=str(doc.get("purpose")),
+        channels=tuple(channel for channel in CHANNELS if channel in channels),
+        fields=fields,
+        masks=_masks(doc.get("masks"), fields, where, problems),
+        rows=_condition(doc.get("rows"), where, problems),
+        valid_from=start,
+        valid_to=end,
+        limits=_limits(doc.get("limits"), where, problems),
+        legal_basis=str(doc.get("legal_basis")),
+        author=author,
+        approver=approver,
+        document=doc,
+    )
+
+
+def parse_grant_set(doc: Any, default_name: str = "default") -> GrantSet:
+    """The set that a grant file states. ``default_name``: the file's name, for a file without ``set``.
+
+    Raises `InvalidDeclaration` naming every problem, `FourEyes` where author and approver are one
+    person, `GrantConflict` where two of its grants overlap.
+    """
+    problems: list[str] = []
+    if not isinstance(doc, Mapping):
+        raise InvalidDeclaration("a grant file is a mapping with author, approver and grants", problems=[])
+    for member in doc:
+        if member not in _SET_MEMBERS:
+            problems.append(f"'{member}' is not known. {names.nearest(str(member), _SET_MEMBERS)}")
+    name = str(doc.get("set", default_name))
+    if not names.is_grant_id(name):
+        problems.append(f"set: '{name}' must match [a-z][a-z0-9_-]*")
+    author, approver = str(doc.get("author") or ""), str(doc.get("approver") or "")
+    if not author.strip() or not approver.strip():
+        problems.append("author and approver are needed: two people answer for a grant")
+    items = doc.get("grants") or []
+    if not isinstance(items, list | tuple):
+        problems.append("grants: a list is needed")
+        items = []
+    grants = tuple(grant for item in items if (grant := _grant(item, name, author, approver, problems)) is not None)
+    seen: set[str] = set()
+    for grant in grants:
+        if grant.id in seen:
+            problems.append(f"grant '{grant.id}' stands twice in the file")
+        seen.add(grant.id)
+    if problems:
+        raise InvalidDeclaration(
+            f"the grant file has {len(problems)} problem(s): " + "; ".join(problems), problems=problems
+        )
+    if same_person(author, approver):
+        raise FourEyes(author=author)
+    refuse_conflicts(grants)
+    return GrantSet(name, author, approver, grants)

@@ -1,0 +1,122 @@
+"""The databases of the bus: three of them (views, governance, streams), SQLite files or PostgreSQL schemas.
+
+SQLite runs in WAL mode with autocommit taken over by SQLAlchemy, so that ``BEGIN IMMEDIATE`` means what
+it says; text compares by bytes on both, as OPA compares (E25).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine
+
+from bus.errors import DatabaseUnavailable
+
+Name = Literal["views", "governance", "streams"]
+NAMES: Final[tuple[Name, ...]] = ("views", "governance", "streams")
+
+
+def sync_url(url: str, name: Name) -> sa.URL:
+    """The URL of one of the three databases. ``url``: `sqlite:///DIRECTORY` or `postgresql://…`."""
+    parsed = sa.make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return parsed.set(drivername="sqlite", database=str(Path(parsed.database or ".") / f"{name}.db"))
+    return parsed.set(drivername="postgresql+psycopg")
+
+
+def _tune_sqlite(durable: bool, read_only: bool) -> Any:
+    def connect(connection: sqlite3.Connection, _record: Any) -> None:
+        connection.isolation_level = None  # SQLAlchemy begins transactions itself, see `_begin`
+        for pragma in (
+            "busy_timeout=5000",
+            "case_sensitive_like=ON",
+            "foreign_keys=ON",
+            f"synchronous={'FULL' if durable else 'NORMAL'}",
+            "temp_store=MEMORY",
+            "cache_size=-65536",
+            *(("query_only=ON",) if read_only else ("journal_mode=WAL",)),
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    return connect
+
+
+def open_database(url: str, name: Name, *, durable: bool = True, read_only: bool = False) -> Engine:
+    """An engine on one of the three databases, made if it is not there.
+
+    ``durable``: False only where every commit can be built again from Kafka (views): a commit then
+    need not reach the disk at once. ``read_only``: the connection refuses to write.
+    Raises `DatabaseUnavailable` when it cannot be reached.
+    """
+    target = sync_url(url, name)
+    if target.get_backend_name() == "sqlite":
+        return _open_sqlite(target, durable=durable, read_only=read_only)
+    return _open_postgresql(target, name, durable=durable, read_only=read_only)
+
+
+def _open_sqlite(target: sa.URL, *, durable: bool, read_only: bool) -> Engine:
+    path = Path(target.database or "")
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    engine = sa.create_engine(target, connect_args={"check_same_thread": False}, pool_pre_ping=False)
+    event.listen(engine, "connect", _tune_sqlite(durable, read_only))
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Takes the write lock at once where `write` asked: a transaction that read first could be refused it later."""
+    writes = connection.get_execution_options().get("bus_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def postgresql_options(name: Name, *, durable: bool, read_only: bool) -> str:
+    """Session settings, as libpq's ``options``: the schema, UTC, and what a lost commit would cost."""
+    settings = {
+        "search_path": name,
+        "timezone": "UTC",
+        "synchronous_commit": "on" if durable else "off",
+        "default_transaction_read_only": "on" if read_only else "off",
+        "lock_timeout": "10s",
+    }
+    return " ".join(f"-c {key}={value}" for key, value in settings.items())
+
+
+def _open_postgresql(target: sa.URL, name: Name, *, durable: bool, read_only: bool) -> Engine:
+    options = postgresql_options(name, durable=durable, read_only=read_only)
+    engine = sa.create_engine(target, connect_args={"options": options, "connect_timeout": 5}, pool_pre_ping=True)
+    if not read_only:
+        with translated_errors(), engine.begin() as connection:
+            # Two processes may start at once; IF NOT EXISTS alone races in PostgreSQL.
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(7205759)"))
+            connection.execute(sa.schema.CreateSchema(name, if_not_exists=True))
+    return engine
+
+
+def create_tables(engine: Engine, metadata: sa.MetaData) -> None:
+    """Makes the tables that are missing; harmless when two processes do it at once."""
+    with translated_errors(), write(engine) as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(7205760)"))
+        metadata.create_all(connection)
+
+
+@contextmanager
+def write(engine: Engine) -> Iterator[Connection]:
+    """A transaction that will write."""
+    with engine.execution_options(bus_write=True).begin() as connection:
+        yield connection
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turns a database that cannot be reached, is locked or full into `DatabaseUnavailable`."""
+    try:
+        yield
+    except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
+        raise DatabaseUnavailable() from error

@@ -1,0 +1,65 @@
+"""What an operator can set, read once from ``BUS_*`` variables; everything left out is provided locally.
+
+Only `bus.wiring` reads these. Each of the parts (Kafka, OPA, database, registry, identity) can be
+pointed at an existing system; then the local stack does not start that part.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class Settings(BaseSettings):
+    """Frozen settings. Sizes in bytes, times in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="BUS_", frozen=True, extra="ignore")
+
+    home: Path = Field(Path(".bus"), description="state, logs and secrets of the local stack")
+    schemas: Path = Field(Path("schemas"), description="contracts, views and grants that `bus demo` applies")
+
+    kafka: str | None = Field(None, description="bootstrap servers of an existing cluster; unset: a local broker")
+    kafka_security: Literal["SASL_PLAINTEXT", "SASL_SSL"] = "SASL_PLAINTEXT"
+    kafka_username: str = Field("bus", description="the principal of the bus itself")
+    kafka_password: SecretStr | None = None
+    kafka_cafile: Path | None = None
+    kafka_replication: int = Field(1, ge=1, description="replication factor of new topics (3 in production)")
+
+    opa: str | None = Field(None, description="URL of an existing OPA; unset: a local one")
+    opa_token: SecretStr | None = None
+
+    database_url: str | None = Field(None, description="postgresql://…; unset: SQLite files under home")
+    registry: str | None = Field(None, description="URL of a Confluent-compatible registry; unset: the bus itself")
+    oidc_issuer: str | None = Field(None, description="issuer whose tokens are accepted; unset: the local issuer")
+
+    web_host: str = "127.0.0.1"
+    web_port: int = Field(0, ge=0, le=65535, description="0: a free one is chosen at first start and kept")
+    tls_terminated: bool = Field(False, description="a proxy in front speaks TLS; needed off loopback")
+
+    lease_s: float = Field(5.0, gt=0, description="a view's lease; renewed every fifth of it")
+    batch_events: int = Field(20_000, gt=0, description="events a builder applies in one transaction at most")
+    query_timeout_s: float = Field(5.0, gt=0)
+
+    @model_validator(mode="after")
+    def refuse_unsafe(self) -> Settings:
+        """Plain HTTP leaves the machine only behind a proxy that says it terminates TLS."""
+        if self.web_host not in LOOPBACK and not self.tls_terminated:
+            raise ValueError(
+                f"BUS_WEB_HOST={self.web_host} would serve plain HTTP off loopback: put a TLS proxy in front "
+                "and set BUS_TLS_TERMINATED=true"
+            )
+        if self.kafka and not self.kafka_password:
+            raise ValueError("BUS_KAFKA needs BUS_KAFKA_USERNAME and BUS_KAFKA_PASSWORD")
+        if self.opa and not self.opa_token:
+            raise ValueError("BUS_OPA needs BUS_OPA_TOKEN")
+        return self
+
+    @property
+    def database(self) -> str:
+        """The database's URL; a directory of SQLite files unless set."""
+        return self.database_url or f"sqlite:///{self.home.resolve() / 'data'}"
