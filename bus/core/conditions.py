@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -110,7 +111,7 @@ def _value(value: Any, where: str) -> Any:
         raise BadFilter(why=f"{where}: a value is text, a number, true or false, a date, or {{subject: attribute}}.")
     if value is None:
         raise BadFilter(why=f"{where}: a value may not be null; write {{field: f, op: missing}}.")
-    if isinstance(value, float) and value != value:
+    if isinstance(value, float) and math.isnan(value):
         raise BadFilter(why=f"{where}: not a number.")
     return value
 
@@ -232,13 +233,21 @@ def _lacks(atom: Atom) -> bool:
     return atom.value is None or (isinstance(atom.value, tuple) and any(item is None for item in atom.value))
 
 
+def as_instant(value: Any) -> dt.datetime:
+    """An aware instant from ISO 8601 text or a datetime. Raises ValueError without an offset."""
+    instant = value if isinstance(value, dt.datetime) else dt.datetime.fromisoformat(str(value))
+    if instant.tzinfo is None:
+        raise ValueError(f"{value} has no time zone")
+    return instant.astimezone(dt.UTC)
+
+
 _CAST: Final[Mapping[Kind, Callable[[Any], Any]]] = {
     Kind.TEXT: str,
     Kind.INTEGER: int,
     Kind.NUMBER: float,
     Kind.DECIMAL: lambda value: Decimal(str(value)),
     Kind.DATE: lambda value: value if isinstance(value, dt.date) else dt.date.fromisoformat(str(value)),
-    Kind.TIMESTAMP: lambda value: as_instant(value),
+    Kind.TIMESTAMP: as_instant,
     Kind.BOOLEAN: bool,
 }
 _ACCEPTED: Final[Mapping[Kind, tuple[type, ...]]] = {
@@ -250,14 +259,6 @@ _ACCEPTED: Final[Mapping[Kind, tuple[type, ...]]] = {
     Kind.TIMESTAMP: (dt.datetime, str),
     Kind.BOOLEAN: (bool,),
 }
-
-
-def as_instant(value: Any) -> dt.datetime:
-    """An aware instant from ISO 8601 text or a datetime. Raises ValueError without an offset."""
-    instant = value if isinstance(value, dt.datetime) else dt.datetime.fromisoformat(str(value))
-    if instant.tzinfo is None:
-        raise ValueError(f"{value} has no time zone")
-    return instant.astimezone(dt.UTC)
 
 
 def typed(value: Any, kind: Kind, field: str) -> Any:

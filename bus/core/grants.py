@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import datetime as dt
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -116,6 +117,14 @@ def _texts(doc: Mapping[str, Any], member: str, where: str, problems: list[str])
     return tuple(dict.fromkeys(str(item) for item in value))
 
 
+def _unknown(members: Iterable[Any], allowed: Sequence[str], where: str, problems: list[str]) -> None:
+    problems.extend(
+        f"{where}'{member}' is not known. {names.nearest(str(member), allowed)}"
+        for member in members
+        if member not in allowed
+    )
+
+
 def _limits(doc: Any, where: str, problems: list[str]) -> Limits:
     doc = {} if doc is None else doc
     if not isinstance(doc, Mapping) or set(doc) - {"per_minute", "rows"}:
@@ -165,18 +174,16 @@ def _grant(doc: Any, set_name: str, author: str, approver: str, problems: list[s
         problems.append(f"grants: a mapping is needed, received {type(doc).__name__}")
         return None
     where = f"grant '{doc.get('id', '?')}'"
-    for member in doc:
-        if member not in _MEMBERS:
-            problems.append(f"{where}: '{member}' is not known. {names.nearest(str(member), _MEMBERS)}")
+    _unknown(doc, _MEMBERS, f"{where}: ", problems)
     if not names.is_grant_id(doc.get("id")):
         problems.append(f"{where}: id must match [a-z][a-z0-9_-]*")
-    for member in ("consumer", "view", "purpose"):
-        if not names.is_id(doc.get(member)):
-            problems.append(f"{where}.{member}: an id is needed, received {doc.get(member)!r}")
+    problems.extend(
+        f"{where}.{member}: an id is needed, received {doc.get(member)!r}"
+        for member in ("consumer", "view", "purpose")
+        if not names.is_id(doc.get(member))
+    )
     channels = _texts(doc, "channels", where, problems)
-    for channel in channels:
-        if channel not in CHANNELS:
-            problems.append(f"{where}.channels: '{channel}'. {names.nearest(channel, CHANNELS)}")
+    _unknown(channels, CHANNELS, f"{where}.channels: ", problems)
     fields = _texts(doc, "fields", where, problems)
     if not str(doc.get("legal_basis") or "").strip():
         problems.append(f"{where}.legal_basis: is needed")
@@ -207,33 +214,32 @@ def parse_grant_set(doc: Any, default_name: str = "default") -> GrantSet:
     Raises `InvalidDeclaration` naming every problem, `FourEyes` where author and approver are one
     person, `GrantConflict` where two of its grants overlap.
     """
-    problems: list[str] = []
     if not isinstance(doc, Mapping):
         raise InvalidDeclaration("a grant file is a mapping with author, approver and grants", problems=[])
-    for member in doc:
-        if member not in _SET_MEMBERS:
-            problems.append(f"'{member}' is not known. {names.nearest(str(member), _SET_MEMBERS)}")
+    problems: list[str] = []
+    _unknown(doc, _SET_MEMBERS, "", problems)
     name = str(doc.get("set", default_name))
     if not names.is_grant_id(name):
         problems.append(f"set: '{name}' must match [a-z][a-z0-9_-]*")
     author, approver = str(doc.get("author") or ""), str(doc.get("approver") or "")
     if not author.strip() or not approver.strip():
         problems.append("author and approver are needed: two people answer for a grant")
-    items = doc.get("grants") or []
-    if not isinstance(items, list | tuple):
-        problems.append("grants: a list is needed")
-        items = []
-    grants = tuple(grant for item in items if (grant := _grant(item, name, author, approver, problems)) is not None)
-    seen: set[str] = set()
-    for grant in grants:
-        if grant.id in seen:
-            problems.append(f"grant '{grant.id}' stands twice in the file")
-        seen.add(grant.id)
+    grants = _grants(doc.get("grants"), name, author, approver, problems)
     if problems:
-        raise InvalidDeclaration(
-            f"the grant file has {len(problems)} problem(s): " + "; ".join(problems), problems=problems
-        )
+        text = f"the grant file has {len(problems)} problem(s): " + "; ".join(problems)
+        raise InvalidDeclaration(text, problems=problems)
     if same_person(author, approver):
         raise FourEyes(author=author)
     refuse_conflicts(grants)
     return GrantSet(name, author, approver, grants)
+
+
+def _grants(items: Any, set_name: str, author: str, approver: str, problems: list[str]) -> tuple[Grant, ...]:
+    if not isinstance(items, list | tuple):
+        problems.append("grants: a list is needed")
+        return ()
+    parsed = (_grant(item, set_name, author, approver, problems) for item in items)
+    grants = tuple(grant for grant in parsed if grant is not None)
+    counts = Counter(grant.id for grant in grants)
+    problems.extend(f"grant '{name}' stands twice in the file" for name, count in counts.items() if count > 1)
+    return grants

@@ -15,9 +15,11 @@ _CITIZEN_WEIGHTS: Final = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 _CITIZEN_CHECKS: Final = "10X98765432"
 _CREDIT_ALPHABET: Final = "0123456789ABCDEFGHJKLMNPQRTUWXY"
 _CREDIT_WEIGHTS: Final = (1, 3, 9, 27, 19, 26, 16, 17, 20, 29, 25, 13, 8, 24, 10, 30, 28)
+# GB/T 2260: the first digit is the region of the country, the second counts its provinces from 1.
+_PROVINCES_OF_REGION: Final = {"1": 5, "2": 3, "3": 7, "4": 6, "5": 4, "6": 5, "7": 1, "8": 2}
 _PROVINCES: Final = frozenset(
-    ["11", "12", "13", "14", "15", "21", "22", "23", "31", "32", "33", "34", "35", "36", "37", "41", "42", "43", "44", "45", "46", "50", "51", "52", "53", "54", "61", "62", "63", "64", "65", "71", "81", "82"]
-)
+    f"{region}{number}" for region, count in _PROVINCES_OF_REGION.items() for number in range(1, count + 1)
+) | {"50"}  # Chongqing, a later one
 
 
 def citizen_check(first17: str) -> str:
