@@ -1,0 +1,321 @@
+"""What the bus says to Kafka as its administrator: topics, principals, ACLs, end offsets.
+
+Connecting blocks (kafka-python waits for its bootstrap), so an `Admin` is made at start-up or in a command, never in a
+request handler.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from kafka import KafkaAdminClient, TopicPartition
+from kafka import errors as kafka_errors
+from kafka.admin import (
+    ACL,
+    ACLFilter,
+    ACLOperation,
+    ACLPermissionType,
+    ACLResourcePatternType,
+    ConfigResource,
+    ConfigResourceType,
+    OffsetSpec,
+    ResourcePattern,
+    ResourcePatternFilter,
+    ResourceType,
+    ScramMechanism,
+    UserScramCredentialDeletion,
+    UserScramCredentialUpsertion,
+)
+
+from bus.errors import BrokerUnavailable, BusError
+
+Operation = Literal[
+    "ALL", "READ", "WRITE", "CREATE", "DELETE", "ALTER", "DESCRIBE", "DESCRIBE_CONFIGS", "ALTER_CONFIGS"
+]
+Resource = Literal["TOPIC", "GROUP", "CLUSTER", "TRANSACTIONAL_ID"]
+Pattern = Literal["LITERAL", "PREFIXED"]
+
+SCRAM_ITERATIONS = 8192
+_PREFIX = "User:"
+_ANY_HOST = "*"
+_EFFECTIVE_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaConnection:
+    """How one principal reaches the cluster: SCRAM-SHA-512, over TLS where `security_protocol` says SASL_SSL."""
+
+    bootstrap: str
+    username: str
+    password: str = field(repr=False)
+    security_protocol: Literal["SASL_PLAINTEXT", "SASL_SSL"] = "SASL_PLAINTEXT"
+    cafile: Path | None = None
+
+    def kafka_python(self) -> dict[str, Any]:
+        """The settings for any client of kafka-python."""
+        settings: dict[str, Any] = {**self._common(), "reconnect_backoff_max_ms": 1_000}
+        if self.security_protocol == "SASL_SSL":
+            settings["ssl_cafile"] = str(self.cafile) if self.cafile else None
+        return settings
+
+    def aiokafka(self) -> dict[str, Any]:
+        """The settings for any client of aiokafka."""
+        return {**self._common(), "ssl_context": self.ssl_context()}
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """A context that checks the broker's certificate and name; None where TLS is not spoken."""
+        if self.security_protocol != "SASL_SSL":
+            return None
+        return ssl.create_default_context(cafile=self.cafile)
+
+    def _common(self) -> dict[str, Any]:
+        return {
+            "bootstrap_servers": self.bootstrap,
+            "security_protocol": self.security_protocol,
+            "sasl_mechanism": "SCRAM-SHA-512",
+            "sasl_plain_username": self.username,
+            "sasl_plain_password": self.password,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Acl:
+    """`principal` (without "User:") may do `operation` on a resource, or on all whose name starts with `name`."""
+
+    principal: str
+    operation: Operation
+    resource_type: Resource
+    name: str
+    pattern: Pattern = "LITERAL"
+
+
+class Admin:
+    """The administrator's connection. Every method raises BrokerUnavailable if Kafka does not answer.
+
+    `timeout_s` bounds connecting and each request. Safe to use from several threads.
+    """
+
+    def __init__(self, connection: KafkaConnection, *, timeout_s: float = 10.0) -> None:
+        milliseconds = int(timeout_s * 1_000)
+        with _translated():
+            self._client = _Client(
+                **connection.kafka_python(),
+                client_id="bus-admin",
+                bootstrap_timeout_ms=milliseconds,
+                request_timeout_ms=milliseconds,
+            )
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._client.close()
+
+    def __enter__(self) -> Admin:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def topics(self) -> set[str]:
+        """The names of all topics."""
+        with _translated():
+            return set(self._client.list_topics())
+
+    def ensure_topic(
+        self, name: str, *, partitions: int = 1, replication: int = 1, config: Mapping[str, str] | None = None
+    ) -> bool:
+        """Create the topic, or bring the configuration of an existing one to `config`; true if it was created.
+
+        Returns when every partition has a leader. Raises BusError if the topic exists with another number of
+        partitions: that number never changes, since it decides where a record's key lives.
+        """
+        wanted = dict(config or {})
+        order = {"num_partitions": partitions, "replication_factor": replication, "configs": wanted}
+        with _translated():
+            try:
+                self._client.create_topics({name: order}, wait_for_metadata=True)
+            except kafka_errors.TopicAlreadyExistsError:
+                self._check_partitions(name, partitions)
+                self._alter(name, wanted)
+                return False
+        return True
+
+    def set_scram(self, principal: str, password: str) -> None:
+        """Create the principal, or replace its password; returns when it can log in."""
+        change = UserScramCredentialUpsertion(principal, ScramMechanism.SCRAM_SHA_512, password, SCRAM_ITERATIONS)
+        self._alter_scram(change)
+        _until(lambda: principal in self.principals(), f"principal {principal}")
+
+    def remove_scram(self, principal: str) -> None:
+        """Take the password away: no new connection of this principal is accepted."""
+        if principal in self.principals():
+            self._alter_scram(UserScramCredentialDeletion(principal, ScramMechanism.SCRAM_SHA_512))
+            _until(lambda: principal not in self.principals(), f"removal of principal {principal}")
+
+    def principals(self) -> set[str]:
+        """Every principal that has a SCRAM-SHA-512 password."""
+        with _translated():
+            described = self._client.describe_user_scram_credentials()
+        return {
+            user
+            for user, entry in described.items()
+            if any(info["mechanism"] is ScramMechanism.SCRAM_SHA_512 for info in entry["credential_infos"])
+        }
+
+    def acls(self) -> set[Acl]:
+        """Every ACL that allows something from any host (the bus makes no others)."""
+        anything = ResourcePatternFilter(ResourceType.ANY, None, ACLResourcePatternType.ANY)
+        with _translated():
+            found, _ = self._client.describe_acls(
+                ACLFilter(None, _ANY_HOST, ACLOperation.ANY, ACLPermissionType.ALLOW, anything)
+            )
+        return {_from_kafka(item) for item in found}
+
+    def ensure_acls(self, wanted: Iterable[Acl]) -> None:
+        """Create what is missing of `wanted`; returns when all of it is in force. Others stay."""
+        all_wanted = set(wanted)
+        missing = all_wanted - self.acls()
+        if not missing:
+            return
+        with _translated():
+            failed = self._client.create_acls([_to_kafka(acl) for acl in missing])["failed"]
+        if failed:
+            raise BusError(f"Kafka refused {len(failed)} ACLs: {', '.join({error.__name__ for error in failed})}")
+        _until(lambda: all_wanted <= self.acls(), "new ACLs")
+
+    def remove_acls(self, unwanted: Iterable[Acl]) -> None:
+        """Remove exactly these; returns when none of them is in force. Absent ones are no error."""
+        all_unwanted = set(unwanted)
+        if not all_unwanted:
+            return
+        with _translated():
+            results = self._client.delete_acls([_filter_for(acl) for acl in all_unwanted])
+            for _, _, error in results:
+                if error is not kafka_errors.NoError:
+                    raise error()
+        _until(lambda: not all_unwanted & self.acls(), "removal of ACLs")
+
+    def end_offsets(self, topics: Iterable[str]) -> dict[tuple[str, int], int]:
+        """The offset after the last record of each (topic, partition). Topics that do not exist are left out."""
+        return self._offsets(topics, OffsetSpec.LATEST)
+
+    def start_offsets(self, topics: Iterable[str]) -> dict[tuple[str, int], int]:
+        """The offset of the first record that is still there, of each (topic, partition)."""
+        return self._offsets(topics, OffsetSpec.EARLIEST)
+
+    def _offsets(self, topics: Iterable[str], spec: OffsetSpec) -> dict[tuple[str, int], int]:
+        names = sorted(set(topics))
+        if not names:
+            return {}
+        with _translated():
+            described = self._client.describe_topics(names)
+            specs = {
+                TopicPartition(topic["name"], partition["partition_index"]): spec
+                for topic in described
+                for partition in topic["partitions"]
+            }
+            found = self._client.list_partition_offsets(specs) if specs else {}
+        return {(place.topic, place.partition): entry.offset for place, entry in found.items()}
+
+    def _check_partitions(self, name: str, partitions: int) -> None:
+        (described,) = self._client.describe_topics([name])
+        actual = len(described["partitions"])
+        if actual != partitions:
+            raise BusError(
+                f"Topic {name} has {actual} partitions, not {partitions}; the number never changes. "
+                "Make a new generation of the topic and rebuild its views."
+            )
+
+    def _alter(self, name: str, wanted: Mapping[str, str]) -> None:
+        if not wanted:
+            return
+        resource = ConfigResource(ConfigResourceType.TOPIC, name, dict(wanted))
+        current = self._client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)], config_filter="all")
+        values = {key: entry["value"] for key, entry in current["topic"][name].items()}
+        if any(values.get(key) != value for key, value in wanted.items()):
+            result = self._client.alter_configs([resource])["topic"][name]
+            if result != "OK":
+                raise BusError(f"Kafka refused the configuration of topic {name}: {result}")
+
+    def _alter_scram(self, change: UserScramCredentialUpsertion | UserScramCredentialDeletion) -> None:
+        with _translated():
+            results = self._client.alter_user_scram_credentials([change])
+        for user, message in results.items():
+            if message is not None:
+                raise BusError(f"Kafka refused to change the password of {user}: {message}")
+
+
+class _Client(KafkaAdminClient):  # type: ignore[misc]
+    """As it is, but a failed construction leaves no thread behind, and a wrong password is called so.
+
+    (kafka-python 3.0.12 goes on trying until the bootstrap's time-out and then reports only that.)
+    """
+
+    def __init__(self, **configs: Any) -> None:
+        try:
+            super().__init__(**configs)
+        except BaseException as error:
+            if not hasattr(self, "_net"):
+                raise
+            refusals = list(self._manager._auth_failures.values())
+            self._client.close()
+            self._net.stop()
+            raise (refusals[0] if refusals else error) from error
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Kafka's errors as the bus's: what passes by itself is BrokerUnavailable, a refusal is BusError."""
+    try:
+        yield
+    except kafka_errors.SaslAuthenticationFailedError as error:
+        raise BrokerUnavailable(f"Kafka refused the password of the bus: {error}") from error
+    except kafka_errors.KafkaError as error:
+        if isinstance(error, kafka_errors.RetriableError):
+            raise BrokerUnavailable() from error
+        raise BusError(f"Kafka refused: {error}") from error
+    except OSError as error:
+        raise BrokerUnavailable() from error
+
+
+def _until(holds: Callable[[], bool], what: str) -> None:
+    """Brokers apply what the controller accepted a moment later; wait for it."""
+    deadline = time.monotonic() + _EFFECTIVE_S
+    while not holds():
+        if time.monotonic() > deadline:
+            raise BrokerUnavailable(f"Kafka accepted, but does not show: {what}")
+        time.sleep(0.02)
+
+
+def _to_kafka(acl: Acl) -> ACL:
+    resource = ResourcePattern(ResourceType[acl.resource_type], acl.name, ACLResourcePatternType[acl.pattern])
+    operation = ACLOperation[acl.operation]
+    return ACL(_PREFIX + acl.principal, _ANY_HOST, operation, ACLPermissionType.ALLOW, resource)
+
+
+def _filter_for(acl: Acl) -> ACLFilter:
+    exact = _to_kafka(acl)
+    resource = exact.resource_pattern
+    return ACLFilter(
+        exact.principal,
+        exact.host,
+        exact.operation,
+        exact.permission_type,
+        ResourcePatternFilter(resource.resource_type, resource.resource_name, resource.pattern_type),
+    )
+
+
+def _from_kafka(item: ACL) -> Acl:
+    resource = item.resource_pattern
+    return Acl(
+        principal=item.principal.removeprefix(_PREFIX),
+        operation=item.operation.name,
+        resource_type=resource.resource_type.name,
+        name=resource.resource_name,
+        pattern=resource.pattern_type.name,
+    )
