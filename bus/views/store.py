@@ -1,0 +1,207 @@
+"""The fixed tables of the views database: views with their leases, positions, quarantine; and what readers ask them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from bus.contracts.quarantine import quarantine_table
+from bus.infra.database import create_tables, translated_errors
+
+State = Literal["building", "live", "stopped"]
+METADATA: Final = sa.MetaData()
+VIEW: Final = sa.Table(
+    "view",
+    METADATA,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("fingerprint", sa.Text, nullable=False, server_default=""),
+    sa.Column("epoch", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("seq", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("owner", sa.Text),
+    sa.Column("beat", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("crashes", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("state", sa.Text, nullable=False, server_default="building"),
+    sa.Column("reason", sa.Text, nullable=False, server_default=""),
+    sa.Column("tables", sa.Text, nullable=False, server_default="[]"),
+    sa.Column("sources", sa.Text, nullable=False, server_default="{}"),
+    sa.Column("bases", sa.Text, nullable=False, server_default="{}"),
+    sa.Column("applied", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("stale_dropped", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("null_key", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("quarantined", sa.BigInteger, nullable=False, server_default="0"),
+)
+POSITION: Final = sa.Table(
+    "position",
+    METADATA,
+    sa.Column("view", sa.Text, primary_key=True),
+    sa.Column("topic", sa.Text, primary_key=True),
+    sa.Column("partition", sa.Integer, primary_key=True),
+    sa.Column("next_offset", sa.BigInteger, nullable=False),
+    sa.Column("source_time_ms", sa.BigInteger),
+    sa.Column("sequenced", sa.Boolean, nullable=False),
+    sa.Column("end_offset", sa.BigInteger, nullable=False),
+    sa.Column("complete_ms", sa.BigInteger),
+)
+QUARANTINE: Final = quarantine_table(METADATA)
+
+
+@dataclass(frozen=True, slots=True)
+class ViewState:
+    """How a view is doing. ``rows``: what readers can see; ``lag``: events known to wait; ``fingerprint``: of the
+    shape its tables have (another than the declared one: not rebuilt yet). Counters since the last rebuild."""
+
+    name: str
+    state: State
+    seq: int
+    rows: int
+    epoch: int
+    worker: str | None
+    reason: str
+    fingerprint: str = ""
+    lag: int = 0
+    applied: int = 0
+    stale_dropped: int = 0
+    null_key: int = 0
+    quarantined: int = 0
+    bases: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a view is in one partition. ``source_time_ms``: time of the newest event applied; ``end_offset``: where the
+    partition ended when the worker last looked; ``complete_ms``: when everything there was had been applied."""
+
+    topic: str
+    partition: int
+    next_offset: int
+    source_time_ms: int | None
+    sequenced: bool = False
+    end_offset: int = 0
+    complete_ms: int | None = None
+
+
+class ViewStore:
+    """What the views database says about views. Any number of readers."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._there = False
+        if not _read_only(engine):
+            create_tables(engine, METADATA)
+
+    def states(self, *, count: bool = True) -> dict[str, ViewState]:
+        """The state of every view that a worker has taken up, by name. ``count=False``: ``rows`` is 0, no counting."""
+        with translated_errors(), self._engine.connect() as connection:
+            if not self._is_there(connection):
+                return {}
+            lags = dict(connection.execute(_LAGS).tuples().all())
+            rows = connection.execute(sa.select(VIEW).order_by(VIEW.c.name)).mappings().all()
+            counted = {row["name"]: _count(connection, row) if count else 0 for row in rows}
+        return {row["name"]: _state(row, counted[row["name"]], int(lags.get(row["name"]) or 0)) for row in rows}
+
+    def state(self, view: str) -> ViewState | None:
+        """The state of one view without counting its rows; None before a worker has taken it up."""
+        with translated_errors(), self._engine.connect() as connection:
+            if not self._is_there(connection):
+                return None
+            row = connection.execute(sa.select(VIEW).where(VIEW.c.name == view)).mappings().first()
+            lag = connection.execute(_LAGS.where(POSITION.c.view == view)).first()
+        return _state(row, 0, int(lag[1]) if lag else 0) if row else None
+
+    def positions(self, view: str) -> list[Position]:
+        """The positions of a view, by topic and partition."""
+        with translated_errors(), self._engine.connect() as connection:
+            return read_positions(connection, view)
+
+    def freshness(self, view: str) -> dict[str, float]:
+        """Seconds that the view may be behind its topics, by source: time since it was last known to hold everything
+        there was; ``inf`` before it did for the first time. An aggregate is as far behind as the views it reads."""
+        with translated_errors(), self._engine.connect() as connection:
+            if not self._is_there(connection):
+                return {}
+            row = connection.execute(sa.select(VIEW.c.bases, VIEW.c.sources).where(VIEW.c.name == view)).first()
+            if row is None:
+                return {}
+            bases = json.loads(row.bases)
+            if bases:
+                return {base: max(_behind(connection, base).values(), default=0.0) for base in bases}
+            behind = _behind(connection, view)
+            return {source: behind.get(topic, float("inf")) for source, topic in json.loads(row.sources).items()}
+
+    def quarantined(self) -> int:
+        """How many events are set aside in the views database (origin ``topic``)."""
+        with translated_errors(), self._engine.connect() as connection:
+            if not self._is_there(connection):
+                return 0
+            return connection.scalar(sa.select(sa.func.count()).select_from(QUARANTINE)) or 0
+
+    def _is_there(self, connection: Connection) -> bool:
+        """Whether the fixed tables were made: a reader may start before the first worker."""
+        self._there = self._there or sa.inspect(connection).has_table(VIEW.name)
+        return self._there
+
+
+_LAGS: Final = sa.select(
+    POSITION.c.view,
+    sa.func.sum(
+        sa.case(
+            (POSITION.c.end_offset > POSITION.c.next_offset, POSITION.c.end_offset - POSITION.c.next_offset), else_=0
+        )
+    ),
+).group_by(POSITION.c.view)
+
+
+def _read_only(engine: Engine) -> bool:
+    with translated_errors(), engine.connect() as connection:
+        statement = "PRAGMA query_only" if engine.dialect.name == "sqlite" else "SHOW transaction_read_only"
+        return connection.exec_driver_sql(statement).scalar() in (1, "on")
+
+
+def _count(connection: Connection, row: sa.RowMapping) -> int:
+    """The rows that readers can see; the first of the view's tables is the one of its rows."""
+    tables = json.loads(row["tables"])
+    if not tables:
+        return 0
+    live = sa.column("_live", sa.Boolean)
+    statement = sa.select(sa.func.count()).select_from(sa.table(tables[0]["name"]))
+    return connection.scalar(statement.where(live.is_(True)) if tables[0]["live"] else statement) or 0
+
+
+def _state(row: sa.RowMapping, rows: int, lag: int) -> ViewState:
+    return ViewState(
+        name=row["name"],
+        state=row["state"],
+        seq=row["seq"],
+        rows=rows,
+        epoch=row["epoch"],
+        worker=row["owner"],
+        reason=row["reason"],
+        fingerprint=row["fingerprint"],
+        lag=lag,
+        applied=row["applied"],
+        stale_dropped=row["stale_dropped"],
+        null_key=row["null_key"],
+        quarantined=row["quarantined"],
+        bases=json.loads(row["bases"]),
+    )
+
+
+def read_positions(connection: Connection, view: str) -> list[Position]:
+    """The positions of a view inside a transaction."""
+    columns = [column for column in POSITION.c if column.name != "view"]
+    statement = sa.select(*columns).where(POSITION.c.view == view).order_by(POSITION.c.topic, POSITION.c.partition)
+    return [Position(**row) for row in connection.execute(statement).mappings()]
+
+
+def _behind(connection: Connection, view: str) -> dict[str, float]:
+    now, behind = time.time() * 1_000, dict[str, float]()
+    for position in read_positions(connection, view):
+        seconds = float("inf") if position.complete_ms is None else max(0.0, (now - position.complete_ms) / 1_000)
+        behind[position.topic] = max(behind.get(position.topic, 0.0), seconds)
+    return behind

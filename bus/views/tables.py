@@ -1,0 +1,191 @@
+"""The tables of a view: its rows, and the records of each source that they are made of.
+
+Names are `v_<view>` and `r_<view>__<source>`; hidden columns start with ``_``. Where a view has one source whose key
+is the view's key, the two levels are one table, and a deleted record stays in it with ``_live`` false.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from bus.core.contracts import Contract, FieldContract, Kind
+from bus.core.views import Source
+from bus.views.catalogue import Shape
+from bus.views.values import sql_type
+
+VERSION: Final = ("_v1", "_v2", "_v3")
+LIVE: Final = "_live"
+_LONGEST: Final = 63
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A stored column of a record and the contract's field that fills it."""
+
+    column: str
+    field: FieldContract
+    scale: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """The records of one source. ``key``, ``group`` (the view's key), ``rank`` and ``shown`` name columns of the
+    table; ``shown`` by the view's column. In a view of one level the table is the rows table and ``group`` is empty."""
+
+    source: Source
+    contract: Contract
+    table: sa.Table
+    cells: tuple[Cell, ...]
+    key: tuple[str, ...]
+    group: tuple[str, ...]
+    rank: tuple[str, ...]
+    shown: tuple[tuple[str, str], ...]
+
+    def fields(self, columns: tuple[str, ...]) -> tuple[str, ...]:
+        """The contract's fields that fill these columns."""
+        by_column = {cell.column: cell.field.name for cell in self.cells}
+        return tuple(by_column[column] for column in columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """All tables of a view. ``touched``: the temporary table of view keys to compute again (two levels only)."""
+
+    shape: Shape
+    rows: sa.Table
+    records: tuple[Records, ...]
+    one_level: bool
+
+    @property
+    def tables(self) -> tuple[sa.Table, ...]:
+        """Every stored table once."""
+        return (self.rows,) if self.one_level else (self.rows, *(records.table for records in self.records))
+
+
+def table_name(*parts: str) -> str:
+    """A name that PostgreSQL keeps whole: beyond 63 bytes its end becomes a hash."""
+    name = "__".join(parts)
+    if len(name) <= _LONGEST:
+        return name
+    return f"{name[:46]}_{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+
+
+def _scale(field: FieldContract) -> int | None:
+    return int(field.avro.get("scale", 0)) if field.kind is Kind.DECIMAL else None
+
+
+def is_one_level(shape: Shape) -> bool:
+    """Whether each record of the view's only source is one row of it."""
+    view = shape.view
+    return len(shape.contracts) == 1 and len(view.sources) == 1 and shape.contracts[0].key == view.sources[0].key
+
+
+def _bookkeeping() -> list[sa.Column[Any]]:
+    versions = [sa.Column(name, sa.BigInteger, nullable=False) for name in VERSION]
+    return [*versions, sa.Column(LIVE, sa.Boolean, nullable=False)]
+
+
+def row_table(shape: Shape, metadata: sa.MetaData | None = None) -> sa.Table:
+    """The table that readers select from, with `live_rows` in their condition."""
+    keyed = shape.view.kind != "aggregate"
+    columns = [
+        sa.Column(
+            column.name,
+            sql_type(column.kind, column.scale),
+            primary_key=keyed and column.name in shape.view.key,
+            autoincrement=False,
+            nullable=not (keyed and column.name in shape.view.key),
+        )
+        for column in shape.columns
+    ]
+    hidden = _bookkeeping() if is_one_level(shape) else []
+    return sa.Table(table_name(f"v_{shape.view.name}"), metadata or sa.MetaData(), *columns, *hidden)
+
+
+def live_rows(table: sa.Table) -> sa.ColumnElement[bool]:
+    """True for the rows that readers may see: not for deleted records kept for their version."""
+    return table.c[LIVE].is_(True) if LIVE in table.c else sa.true()
+
+
+def _field(contract: Contract, name: str) -> FieldContract:
+    field = contract.field(name)
+    if field is None:  # shape_of has checked it
+        raise KeyError(f"{contract.id}.{name}")
+    return field
+
+
+def _own_records(shape: Shape, source: Source, contract: Contract, metadata: sa.MetaData) -> Records:
+    """A table of its own for the records of one source: one column for each field that is needed."""
+    shown = [(field.name, field.field) for field in shape.view.fields if field.source == source.name]
+    shown = [(name, field) for name, field in shown if name not in shape.view.key]
+    needed = [*contract.key, *source.key, *source.rank, *(field for _, field in shown)]
+    columns = {name: f"c{index}" for index, name in enumerate(dict.fromkeys(needed))}
+    cells = tuple(
+        Cell(column, _field(contract, name), _scale(_field(contract, name))) for name, column in columns.items()
+    )
+    key = tuple(columns[name] for name in contract.key)
+    group = tuple(columns[name] for name in source.key)
+    name = table_name(f"r_{shape.view.name}", source.name)
+    table = sa.Table(
+        name,
+        metadata,
+        *(
+            sa.Column(
+                cell.column,
+                sql_type(cell.field.kind, cell.scale),
+                primary_key=cell.column in key,
+                autoincrement=False,
+                nullable=cell.column not in key,
+            )
+            for cell in cells
+        ),
+        *_bookkeeping(),
+    )
+    sa.Index(table_name("i", name), *(table.c[column] for column in group))
+    rank = tuple(columns[field] for field in source.rank)
+    return Records(source, contract, table, cells, key, group, rank, tuple((n, columns[f]) for n, f in shown))
+
+
+def _row_records(shape: Shape, rows: sa.Table) -> Records:
+    """The rows table as the records of the view's only source."""
+    source, contract = shape.view.sources[0], shape.contracts[0]
+    fields = dict(zip(shape.view.key, source.key, strict=True))
+    fields |= {field.name: field.field for field in shape.view.fields if field.name not in shape.view.key}
+    cells = tuple(
+        Cell(column, _field(contract, name), _scale(_field(contract, name))) for column, name in fields.items()
+    )
+    return Records(source, contract, rows, cells, shape.view.key, (), (), ())
+
+
+@lru_cache(maxsize=1_000)
+def _layout(shape: _ByFingerprint) -> Layout:
+    metadata = sa.MetaData()
+    rows = row_table(shape.shape, metadata)
+    if is_one_level(shape.shape):
+        return Layout(shape.shape, rows, (_row_records(shape.shape, rows),), one_level=True)
+    pairs = zip(shape.shape.view.sources, shape.shape.contracts, strict=True)
+    records = tuple(_own_records(shape.shape, source, contract, metadata) for source, contract in pairs)
+    return Layout(shape.shape, rows, records, one_level=False)
+
+
+class _ByFingerprint:
+    """A shape that is equal to another with the same fingerprint, so that layouts can be kept."""
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+
+    def __hash__(self) -> int:
+        return hash(self.shape.fingerprint)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByFingerprint) and other.shape.fingerprint == self.shape.fingerprint
+
+
+def layout(shape: Shape) -> Layout:
+    """The tables of an entity or history view."""
+    return _layout(_ByFingerprint(shape))
