@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -200,7 +199,7 @@ def start(plan: Plan) -> int:
     log = os.open(home / "log" / "supervisor.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         redirect = [(os.POSIX_SPAWN_DUP2, source, target) for source, target in ((reader, 0), (log, 1), (log, 2))]
-        argv = [sys.executable, "-m", __name__]
+        argv = [sys.executable, "-m", __package__]
         pid = os.posix_spawn(sys.executable, argv, environment, file_actions=redirect, setsid=True)
     except BaseException:
         os.close(writer)
@@ -228,12 +227,8 @@ def _say(text: str) -> None:
     print(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), text, flush=True)
 
 
-def main(_arguments: Sequence[str] = ()) -> None:
+def main() -> None:
     """Read the plan from standard input and supervise it."""
     plan = Plan.from_json(sys.stdin.read())
     with locked(Path(plan.home) / "run" / "supervisor.lock", timeout_s=30.0):
         Supervisor(plan).run()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
