@@ -1,0 +1,292 @@
+"""The one way to rows: `Decider.decide` says `Allow` or `Deny`, and only an `Allow` opens a view's table.
+
+Two independent answers of OPA must agree (security model, 5): ``allow is True``, and a well-formed filter,
+of which an empty one counts only with ``allow_all is True``. What the deciding grant says is checked here
+once more, so that neither a wrong rule nor a wrong answer can show more than a grant.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import logging
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from bus.access.answers import EVERY_ROW, Filter
+from bus.access.engine import Outcome, PolicyEngine
+from bus.access.facts import request_input
+from bus.access.identity import Subject
+from bus.access.store import GrantStore, Revisions
+from bus.core import names
+from bus.core.columns import Column
+from bus.core.contracts import Kind
+from bus.core.grants import CHANNELS, PUBLIC, Grant, Limits
+from bus.core.masks import Mask, check_mask
+from bus.core.views import View
+from bus.errors import (
+    BadFilter,
+    BusError,
+    ChannelNotGranted,
+    NotGranted,
+    PolicyError,
+    PurposeNotGranted,
+    Unavailable,
+    UnknownDepartment,
+    UnknownView,
+)
+
+MAX_CACHED: Final = 10_000
+log = logging.getLogger(__name__)
+
+
+class Shape(Protocol):
+    """A view with its columns."""
+
+    @property
+    def view(self) -> View: ...
+    @property
+    def columns(self) -> Sequence[Column]: ...
+
+
+class HasContact(Protocol):
+    """A department, as far as a refusal names it."""
+
+    @property
+    def contact(self) -> str: ...
+
+
+class Directory(Protocol):
+    """Where to ask: raises `UnknownDepartment`."""
+
+    def department(self, department: str, /) -> HasContact: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Allow:
+    """What may be shown: ``columns`` in the view's order, ``masks`` of some of them, and the rows of ``filter``."""
+
+    view: str
+    columns: tuple[str, ...]
+    masks: Mapping[str, Mask]
+    filter: Filter
+    limits: Limits
+    grant_ids: tuple[str, ...]
+    decision_id: str
+    policy_revision: str
+    channel: str
+    purpose: str
+    consumer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """Nothing may be shown: ``error`` is a refusal (403, 404) or says that no decision could be had (503)."""
+
+    error: BusError
+    policy_revision: str = ""
+
+
+Decision = Allow | Deny
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    subject: Subject
+    shape: Shape
+    purpose: str | None
+    channel: str
+    at: dt.datetime
+    grants: tuple[Grant, ...]
+    revisions: Revisions
+    digest: str
+
+    @property
+    def kinds(self) -> dict[str, Kind]:
+        return {column.name: column.kind for column in self.shape.columns}
+
+
+def _utc_now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+class Decider:
+    """Decides requests. Belongs to one event loop; `run_canary` must run beside it."""
+
+    def __init__(
+        self,
+        engine: PolicyEngine,
+        grants: GrantStore,
+        directory: Directory,
+        *,
+        clock: Callable[[], dt.datetime] = _utc_now,
+    ) -> None:
+        self._engine = engine
+        self._grants = grants
+        self._directory = directory
+        self._clock = clock
+        self._decided: OrderedDict[tuple[Any, ...], Outcome] = OrderedDict()
+        # SQLite answers the two small reads in the loop faster than a thread could take them over
+        self._aside = grants.engine.dialect.name != "sqlite"
+
+    async def run_canary(self) -> None:
+        """Asks the built-in decision every second, for ever."""
+        await self._engine.watch()
+
+    async def decide(self, subject: Subject, shape: Shape, purpose: str | None, channel: str) -> Decision:
+        """Whether and what ``subject`` may see of the view. ``channel``: lookup, query, stream or export."""
+        if channel not in CHANNELS:
+            raise ValueError(f"'{channel}' is not a channel")
+        revisions = None
+        try:
+            request = await self._read(subject, shape, purpose, channel)
+            revisions = request.revisions
+            return await self._decide(request)
+        except Unavailable as error:
+            log.error("No decision on %s: %s", shape.view.name, type(error).__name__)
+            return Deny(error, f"{self._engine.revision or 0}.{revisions.grants if revisions else 0}")
+
+    async def require(self, subject: Subject, shape: Shape, purpose: str | None, channel: str) -> Allow:
+        """The `Allow`; raises the error of a `Deny`."""
+        decision = await self.decide(subject, shape, purpose, channel)
+        if isinstance(decision, Deny):
+            raise decision.error
+        return decision
+
+    def policy_revision(self) -> str:
+        """Rules and grants revision, as ``rules.grants``. Raises `DatabaseUnavailable`."""
+        return f"{self._engine.revision or 0}.{self._grants.revision()}"
+
+    async def _read(self, subject: Subject, shape: Shape, purpose: str | None, channel: str) -> _Request:
+        arguments = (subject, shape, purpose, channel)
+        return await asyncio.to_thread(self._request, *arguments) if self._aside else self._request(*arguments)
+
+    def _request(self, subject: Subject, shape: Shape, purpose: str | None, channel: str) -> _Request:
+        """The request with the grants as they are now: those of the department, and those of everybody."""
+        revisions, at = self._grants.revisions(), self._clock()
+        consumers = dict.fromkeys((subject.department, PUBLIC))
+        pairs = [self._grants.pair(consumer, shape.view.name, revisions.grants) for consumer in consumers]
+        grants = tuple(grant for pair in pairs for grant in pair.grants if grant.active(at))
+        digest = " ".join(pair.digest for pair in pairs)
+        return _Request(subject, shape, purpose, channel, at, grants, revisions, digest)
+
+    async def _decide(self, request: _Request) -> Decision:
+        rules = await self._engine.ready(request.revisions.rules, request.revisions.rules_at)
+        key = _cache_key(request, rules)
+        outcome = self._decided.get(key)
+        if outcome is not None:
+            self._decided.move_to_end(key)
+        else:
+            facts = request_input(
+                request.subject,
+                request.shape.view.name,
+                request.kinds,
+                purpose=request.purpose,
+                channel=request.channel,
+                at=request.at,
+                grants=request.grants,
+            )
+            outcome = await self._engine.ask(facts, request.kinds)
+            if outcome.revision == rules:
+                self._remember(key, outcome)
+        return self._conclude(request, outcome)
+
+    def _remember(self, key: tuple[Any, ...], outcome: Outcome) -> None:
+        self._decided[key] = outcome
+        while len(self._decided) > MAX_CACHED:
+            self._decided.popitem(last=False)
+
+    def _conclude(self, request: _Request, outcome: Outcome) -> Decision:
+        revision = f"{outcome.revision}.{request.revisions.grants}"
+        if not outcome.verdict.allow:
+            return Deny(self._refusal(request, outcome), revision)
+        grant = _deciding_grant(request, outcome)
+        if (outcome.rows == EVERY_ROW) is not outcome.verdict.allow_all:
+            raise PolicyError()
+        columns = tuple(column for column in request.shape.columns if column.name in grant.fields)
+        return Allow(
+            view=grant.view,
+            columns=tuple(column.name for column in columns),
+            masks=_masks(grant, columns),
+            filter=outcome.rows,
+            limits=grant.limits,
+            grant_ids=(grant.id,),
+            decision_id=uuid.uuid4().hex,
+            policy_revision=revision,
+            channel=request.channel,
+            purpose=grant.purpose,
+            consumer=request.subject.department,
+        )
+
+    def _refusal(self, request: _Request, outcome: Outcome) -> BusError:
+        view, reason = request.shape.view, outcome.verdict.reason
+        if reason == "not_granted" and not view.listed:
+            return UnknownView(view=view.name)
+        try:
+            contact = self._directory.department(view.owner).contact
+        except UnknownDepartment:
+            contact = ""
+        members = {
+            "department": request.subject.department,
+            "view": view.name,
+            "owner": view.owner,
+            "contact": contact,
+            "rule": f"bus.access: {reason}",
+            "remedy": f"Apply to {view.owner} ({contact}) for a grant on {view.name}, naming purpose and legal basis.",
+        }
+        if reason == "not_granted":
+            return NotGranted(**members)
+        if reason == "purpose_not_granted":
+            purposes = sorted({grant.purpose for grant in request.grants})
+            return PurposeNotGranted(**members, purpose=str(request.purpose or "")[:63], purposes=purposes)
+        if reason == "channel_not_granted":
+            granted = ", ".join(sorted(outcome.verdict.channels))
+            return ChannelNotGranted(**members, channel=request.channel, granted=granted)
+        raise PolicyError()
+
+
+def _cache_key(request: _Request, rules: int) -> tuple[Any, ...]:
+    """Everything that goes into a decision. Grants begin and end at midnight UTC, so the day stands for the time."""
+    subject = request.subject
+    return (
+        rules,
+        request.revisions.rules,
+        request.digest,
+        subject.department,
+        subject.officer,
+        tuple(sorted((name, type(value).__name__, value) for name, value in subject.attributes.items())),
+        request.shape.view.name,
+        tuple((column.name, column.kind) for column in request.shape.columns),
+        request.purpose if names.is_id(request.purpose) else None,
+        request.channel,
+        request.at.astimezone(dt.UTC).date(),
+    )
+
+
+def _deciding_grant(request: _Request, outcome: Outcome) -> Grant:
+    """The one grant that OPA named, if it really covers the request."""
+    by_id = {grant.id: grant for grant in request.grants}
+    if len(outcome.verdict.grants) != 1 or outcome.verdict.grants[0] not in by_id:
+        raise PolicyError()
+    grant = by_id[outcome.verdict.grants[0]]
+    channels = {*grant.channels, *(("lookup",) if "query" in grant.channels else ())}
+    consumers = (request.subject.department, PUBLIC)
+    asked = (request.shape.view.name, request.purpose)
+    if grant.consumer not in consumers or (grant.view, grant.purpose) != asked or request.channel not in channels:
+        raise PolicyError()
+    return grant
+
+
+def _masks(grant: Grant, columns: Sequence[Column]) -> dict[str, Mask]:
+    """The masks of the shown columns. Raises `PolicyError` where one does not fit its column (any more)."""
+    masks = {column.name: grant.masks[column.name] for column in columns if column.name in grant.masks}
+    try:
+        for column in columns:
+            if column.name in masks:
+                check_mask(masks[column.name], column.name, column.kind)
+    except BadFilter as error:
+        raise PolicyError() from error
+    return masks
