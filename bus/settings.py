@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+CHECKOUT = Path(__file__).resolve().parents[1]
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -20,8 +21,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="BUS_", frozen=True, extra="ignore")
 
-    home: Path = Field(Path(".bus"), description="state, logs and secrets of the local stack")
-    schemas: Path = Field(Path("schemas"), description="contracts, views and grants that `bus demo` applies")
+    home: Path = Field(CHECKOUT / ".bus", description="state, logs and secrets of the local stack")
+    schemas: Path = Field(CHECKOUT / "schemas", description="contracts, views and grants that `bus demo` applies")
+    policies: Path = Field(CHECKOUT / "policies", description="the Rego rules that serve signs and OPA fetches")
 
     kafka: str | None = Field(None, description="bootstrap servers of an existing cluster; unset: a local broker")
     kafka_security: Literal["SASL_PLAINTEXT", "SASL_SSL"] = "SASL_PLAINTEXT"
@@ -32,6 +34,7 @@ class Settings(BaseSettings):
 
     opa: str | None = Field(None, description="URL of an existing OPA; unset: a local one")
     opa_token: SecretStr | None = None
+    bundle_token: SecretStr | None = Field(None, description="what an existing OPA sends to fetch the rules")
 
     database_url: str | None = Field(None, description="postgresql://…; unset: SQLite files under home")
     registry: str | None = Field(None, description="URL of a Confluent-compatible registry; unset: the bus itself")
@@ -39,10 +42,12 @@ class Settings(BaseSettings):
 
     web_host: str = "127.0.0.1"
     web_port: int = Field(0, ge=0, le=65535, description="0: a free one is chosen at first start and kept")
+    web_hosts: str = Field("", description="further host names that serve answers to, comma-separated")
     tls_terminated: bool = Field(False, description="a proxy in front speaks TLS; needed off loopback")
 
     lease_s: float = Field(5.0, gt=0, description="a view's lease; renewed every fifth of it")
     batch_events: int = Field(20_000, gt=0, description="events a builder applies in one transaction at most")
+    demo: bool = Field(False, description="the portal may ask as any department: never outside a demonstration")
     query_timeout_s: float = Field(5.0, gt=0)
 
     @model_validator(mode="after")
@@ -53,10 +58,6 @@ class Settings(BaseSettings):
                 f"BUS_WEB_HOST={self.web_host} would serve plain HTTP off loopback: put a TLS proxy in front "
                 "and set BUS_TLS_TERMINATED=true"
             )
-        if self.kafka and not self.kafka_password:
-            raise ValueError("BUS_KAFKA needs BUS_KAFKA_USERNAME and BUS_KAFKA_PASSWORD")
-        if self.opa and not self.opa_token:
-            raise ValueError("BUS_OPA needs BUS_OPA_TOKEN")
         return self
 
     @property

@@ -1,0 +1,201 @@
+"""``bus departments | contracts | views | grants``: what there is, and who may see it."""
+
+from __future__ import annotations
+
+import getpass
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+
+from bus import wiring
+from bus.cli import context
+from bus.cli.output import console, read_schema, read_yaml, show_json, show_table
+from bus.core.contracts import parse_contract
+from bus.core.declarations import parse_view
+from bus.errors import ViewRebuilding
+
+Json = Annotated[bool, typer.Option("--json", help="print JSON for a script")]
+departments = typer.Typer(help="The departments and their principals on the broker.", no_args_is_help=True)
+contracts = typer.Typer(help="What events must look like.", no_args_is_help=True)
+views = typer.Typer(help="Shared views: declare, watch, verify.", no_args_is_help=True)
+grants = typer.Typer(help="Who may read what, for which purpose.", no_args_is_help=True)
+
+
+@departments.command("add")
+def add_department(
+    name: Annotated[str, typer.Argument(metavar="ID", help="lower-case id, such as `tax`")],
+    title_zh: Annotated[str, typer.Option(help="title in Chinese")],
+    title_en: Annotated[str, typer.Option(help="title in English")],
+    contact: Annotated[str, typer.Option(help="mail address that answers questions")],
+) -> None:
+    """Enrol a department: its entry, its principal on the broker, its ACLs."""
+    body = {"id": name, "title": {"zh": title_zh, "en": title_en}, "contact": contact}
+    context.administrator().post("/v1/departments", body)
+    console.print(f"department {name} is enrolled; `bus credentials {name}` shows how it connects")
+
+
+@departments.command("list")
+def list_departments(as_json: Json = False) -> None:
+    """All departments."""
+    found = context.administrator().get("/v1/departments")
+    if as_json:
+        show_json(found)
+        return
+    rows = [(item["id"], item["title"].get("zh"), item["title"].get("en"), item["contact"]) for item in found]
+    show_table("Departments", ("id", "zh", "en", "contact"), rows)
+
+
+@contracts.command("check")
+def check_contract(file: Path) -> None:
+    """Check an .avsc file without registering it."""
+    contract = parse_contract(read_schema(file))
+    console.print(f"{contract.id}: {len(contract.fields)} fields, key {', '.join(contract.key)}: well formed")
+
+
+@contracts.command("register")
+def register_contract(
+    file: Path,
+    department: Annotated[str | None, typer.Option("--as", help="register as this department; else as administrator")] = None,
+) -> None:
+    """Register a contract and its topic. An administrator also enrols a department that is not known yet."""
+    schema = read_schema(file)
+    contract = parse_contract(schema)
+    api = context.department(department) if department else context.administrator()
+    if department is None:
+        _enrol_unknown(contract.department, contract.contact)
+    body = {"schema": orjson.dumps(schema).decode()}
+    answer = api.post(f"/registry/subjects/{contract.subject}/versions", body)
+    console.print(f"{contract.id}: schema id {answer['id']}, topic {contract.topic}")
+
+
+def _enrol_unknown(department: str, contact: str) -> None:
+    api = context.administrator()
+    if department not in {item["id"] for item in api.get("/v1/departments")}:
+        title = {"zh": department, "en": department}
+        api.post("/v1/departments", {"id": department, "title": title, "contact": contact})
+
+
+@contracts.command("list")
+def list_contracts(as_json: Json = False) -> None:
+    """All contracts with owner and key."""
+    found = context.administrator().get("/v1/contracts")
+    if as_json:
+        show_json(found)
+        return
+    rows = [(item["id"], item["owner"], ",".join(item["key"]), item["schema_id"], item["version"]) for item in found]
+    show_table("Contracts", ("entity", "owner", "key", "schema id", "version"), rows)
+
+
+@views.command("check")
+def check_view(file: Path) -> None:
+    """Check a view's declaration without applying it; lists all problems."""
+    view = parse_view(read_yaml(file))
+    console.print(f"view {view.name}: well formed")
+
+
+@views.command("apply")
+def apply_view(file: Path) -> None:
+    """Declare or change a view; running workers build it."""
+    doc = read_yaml(file)
+    view = parse_view(doc)
+    answer = context.administrator().put(f"/v1/declarations/{view.name}", doc)
+    console.print(f"view {view.name}: {'applied' if answer['changed'] else 'unchanged'}")
+
+
+@views.command("drop")
+def drop_view(name: str) -> None:
+    """Take a view back; refused while a grant or another view needs it."""
+    context.administrator().delete(f"/v1/declarations/{name}")
+    console.print(f"view {name} is dropped")
+
+
+@views.command("list")
+def list_views(as_json: Json = False) -> None:
+    """All views with rows, lag and freshness."""
+    found = context.administrator().get("/v1/status")["views"]
+    if as_json:
+        show_json(found)
+        return
+    rows = [(name, item["state"], item["rows"], item["lag"], item["freshness_s"]) for name, item in found.items()]
+    show_table("Views", ("view", "state", "rows", "lag", "freshness s"), rows)
+
+
+@views.command("wait")
+def wait_for_views(
+    names: Annotated[list[str] | None, typer.Argument(help="views; none: all")] = None,
+    timeout: Annotated[float, typer.Option(help="seconds")] = 60.0,
+) -> None:
+    """Return when the views have applied everything that was published before this call."""
+    begun = time.monotonic()
+    wiring.wait_for_views(wiring.Site.find(), tuple(names or ()), timeout)
+    console.print(f"caught up after {time.monotonic() - begun:.1f} s")
+
+
+@views.command("verify")
+def verify_view(name: str) -> None:
+    """Recompute a view from its topics in plain Python and compare every row and column."""
+    report = wiring.verify_view(wiring.Site.find(), name)
+    console.print(f"view {name}: {report.rows} rows, {report.events} events: {'equal' if report.equal else 'DIFFERENT'}")
+    if not report.equal:
+        for line in report.differences[:10]:
+            console.print(f"  {line}")
+        raise ViewRebuilding(f"view {name} differs from its events in {len(report.differences)} row(s).", view=name)
+
+
+@grants.command("apply")
+def apply_grants(file: Path) -> None:
+    """Replace a set of grants by this file: all or nothing, in force when the command returns."""
+    body = {"document": _dates_as_text(read_yaml(file)), "os_user": getpass.getuser()}
+    answer = context.administrator().put(f"/v1/grants/sets/{file.stem}", body)
+    for what in ("added", "changed", "revoked"):
+        for grant_id in answer[what]:
+            console.print(f"{what:8} {grant_id}")
+    if not any(answer[what] for what in ("added", "changed", "revoked")):
+        console.print("nothing changed")
+    console.print(answer["notice"])
+
+
+def _dates_as_text(doc: Any) -> Any:
+    """YAML dates as ISO text, since the document travels as JSON."""
+    if isinstance(doc, dict):
+        return {str(name): _dates_as_text(value) for name, value in doc.items()}
+    if isinstance(doc, list):
+        return [_dates_as_text(value) for value in doc]
+    return doc.isoformat() if hasattr(doc, "isoformat") else doc
+
+
+@grants.command("list")
+def list_grants(
+    consumer: Annotated[str | None, typer.Option("--as", help="only those of this department")] = None,
+    as_json: Json = False,
+) -> None:
+    """All grants, or one department's."""
+    found = context.administrator().get("/v1/grants", consumer=consumer)
+    if as_json:
+        show_json(found)
+        return
+    rows = [
+        (item["id"], item["consumer"], item["view"], item["purpose"], ",".join(item["channels"]), item["valid"]["to"])
+        for item in found
+    ]
+    show_table("Grants", ("id", "consumer", "view", "purpose", "channels", "until"), rows)
+
+
+@grants.command("show")
+def show_grant(grant_id: str) -> None:
+    """One grant in full."""
+    show_json(context.administrator().get(f"/v1/grants/{grant_id}"))
+
+
+@grants.command("revoke")
+def revoke_grant(
+    grant_id: str,
+    officer: Annotated[str, typer.Option(help="who takes it back")],
+    reason: Annotated[str, typer.Option(help="why; it goes into the log")],
+) -> None:
+    """Take a grant back, at once."""
+    context.administrator().post(f"/v1/grants/{grant_id}/revoke", {"officer": officer, "reason": reason})
+    console.print(f"grant {grant_id} is revoked")

@@ -1,0 +1,157 @@
+"""``bus up | down | status | demo | token | credentials | serve | worker``, and ``bus policy``."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bus import wiring
+from bus.cli import context
+from bus.cli.demo import run_demo
+from bus.cli.output import console, show_json, show_table
+from bus.errors import BusError
+
+Json = Annotated[bool, typer.Option("--json", help="print JSON for a script")]
+policy = typer.Typer(help="The access rules: test, build, show.", no_args_is_help=True)
+
+
+def install(app: typer.Typer) -> None:
+    """Adds the commands of this file to the top level."""
+    for command in (up, down, status, demo, token, credentials, serve, worker):
+        app.command()(command)
+
+
+def up() -> None:
+    """Start what is missing of Kafka, OPA, serve and worker; harmless when all runs."""
+    state = wiring.start(console.print)
+    console.print(f"running: {', '.join(sorted(state.processes))}; portal {state.web}")
+
+
+def down() -> None:
+    """Stop exactly what `bus up` or `bus demo` started."""
+    stopped = wiring.local_stack(wiring.Settings(), console.print).down()
+    console.print(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
+
+
+def demo(again: Annotated[bool, typer.Option("--again", help="publish the data once more")] = False) -> None:
+    """Start everything, publish real data of four departments, ask, verify; leaves the stack running."""
+    run_demo(again=again)
+
+
+def status(
+    department: Annotated[str | None, typer.Option("--as", help="answer this department's own questions")] = None,
+    as_json: Json = False,
+) -> None:
+    """What runs, how far the views are, what is in quarantine; or one department's own picture."""
+    if department is not None:
+        _department_status(department, as_json)
+        return
+    found = _status()
+    if as_json:
+        show_json(found)
+        return
+    console.print(f"portal   {found['web']}\nkafka    {found['kafka']}\nopa      {found['opa']}")
+    console.print(f"database {found['database']}\npolicy   {found['policy_revision']} (rules.grants)")
+    console.print("processes " + ", ".join(f"{name} {pid}" for name, pid in found["processes"].items()))
+    rows = [(name, v["state"], v["rows"], v["lag"], v["freshness_s"]) for name, v in found["views"].items()]
+    show_table("Views", ("view", "state", "rows", "lag", "freshness s"), rows)
+    console.print(f"quarantine {found['quarantine']}")
+
+
+def _status() -> dict[str, Any]:
+    site = wiring.Site.find()
+    inside = context.administrator().get("/v1/status")
+    return {
+        "web": site.web,
+        "kafka": site.kafka,
+        "opa": site.opa,
+        "database": site.database,
+        "policy_revision": inside["policy_revision"],
+        "processes": site.processes,
+        "views": inside["views"],
+        "quarantine": inside["quarantine"],
+    }
+
+
+def _department_status(department: str, as_json: bool) -> None:
+    found = context.department(department).get(f"/v1/status/{department}")
+    if as_json:
+        show_json(found)
+        return
+    show_table(
+        f"{department}: what it published",
+        ("entity", "published", "applied", "waiting", "refused", "views"),
+        [
+            (item["entity"], item["published"], item["applied"], item["waiting"], item["refused"], ", ".join(item["views"]))
+            for item in found["entities"]
+        ],
+    )
+    for item in found["refusals"]:
+        console.print(f"refused: {item['entity']} {item['place']}: {item['reasons']}")
+    show_table(
+        "who read it",
+        ("view", "consumer", "purpose", "answers", "rows"),
+        [(item["view"], item["consumer"], item["purpose"], item["answers"], item["rows"]) for item in found["readers"]],
+    )
+
+
+def token(
+    department: Annotated[str, typer.Argument(metavar="DEPARTMENT")],
+    officer: Annotated[str | None, typer.Option(help="the officer who asks")] = None,
+) -> None:
+    """A short-lived token (15 minutes) from the local issuer, for the Authorization header."""
+    site = wiring.Site.find()
+    known = {item["id"] for item in context.administrator().get("/v1/departments")}
+    if department not in known:
+        raise BusError(f"There is no department '{department}'. `bus departments list` shows them.")
+    sys.stdout.write(site.token(department, officer=officer) + "\n")
+
+
+def credentials(department: Annotated[str, typer.Argument(metavar="DEPARTMENT")], as_json: Json = False) -> None:
+    """How a department's own systems reach the broker. Demo and administrators only."""
+    found = context.administrator().get(f"/v1/departments/{department}/credentials")
+    if as_json:
+        show_json(found)
+        return
+    for name, value in found.items():
+        console.print(f"{name}={value}")
+
+
+def serve() -> None:
+    """Serve HTTP: the doors, the registry, governance, the portal. Runs in the foreground."""
+    wiring.serve(wiring.Settings())
+
+
+def worker() -> None:
+    """Build views out of the departments' events. Runs in the foreground; several share the views."""
+    wiring.work(wiring.Settings())
+
+
+@policy.command("test")
+def test_policy() -> None:
+    """Run the rules' own tests with OPA."""
+    settings = wiring.Settings()
+    done = subprocess.run([wiring.opa_binary(settings), "test", settings.policies], check=False)
+    if done.returncode != 0:
+        raise BusError("the rules' tests failed; nothing was changed.")
+
+
+@policy.command("build")
+def build_policy(output: Annotated[Path, typer.Option("--output", "-o")] = Path("rules.tar.gz")) -> None:
+    """Build and sign the bundle that OPA would fetch."""
+    site = wiring.Site.find()
+    bundle, revision = wiring.build_rules(site)
+    output.write_bytes(bundle)
+    console.print(f"{output}: revision {revision}, {len(bundle)} bytes")
+
+
+@policy.command("show")
+def show_policy() -> None:
+    """The revisions in force, rules and grants."""
+    console.print(context.administrator().get("/v1/status")["policy_revision"])
+
+

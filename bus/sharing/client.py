@@ -1,0 +1,134 @@
+"""`QueryClient`: what a department's developer uses to ask a view, in ten lines and without knowing HTTP.
+
+The answer is typed JSON as the query door gives it; a refusal is raised as `Answered`, with the rule and
+the remedy in its text. Any PostgREST client works as well; this one adds nothing to the dialect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+
+from bus.errors import BusError, Unavailable
+
+FORMATS: Mapping[str, str] = {
+    "json": "application/json",
+    "ndjson": "application/x-ndjson",
+    "csv": "text/csv",
+    "parquet": "application/vnd.apache.parquet",
+}
+
+
+class Answered(BusError):
+    """The bus refused or failed; ``problem`` is its RFC 9457 document."""
+
+    def __init__(self, problem: Mapping[str, Any]) -> None:
+        self.problem = dict(problem)
+        super().__init__(str(problem.get("detail", "the bus gave no reason")))
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows with what the bus said about them: masked columns, policy revision, freshness, total if asked for."""
+
+    rows: list[dict[str, Any]]
+    masked: tuple[str, ...]
+    policy_revision: str
+    freshness: str
+    total: int | None
+    request_id: str
+
+
+def problem_of(response: httpx2.Response) -> Mapping[str, Any]:
+    """The problem document of an answer, or one made up from an answer that has none (a proxy's, say)."""
+    try:
+        document = response.json()
+    except ValueError:
+        document = None
+    if isinstance(document, Mapping) and "detail" in document:
+        return document
+    return {"status": response.status_code, "code": "unexpected_answer", "detail": f"HTTP {response.status_code}"}
+
+
+class QueryClient:
+    """Asks the query door as one department. ``url``: the bus; ``token``: gives a valid bearer token."""
+
+    def __init__(self, url: str, token: Callable[[], str], *, timeout_s: float = 30.0) -> None:
+        self._token = token
+        self._http = httpx2.Client(base_url=url, timeout=timeout_s)
+
+    def __enter__(self) -> QueryClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def query(
+        self,
+        view: str,
+        *,
+        purpose: str,
+        select: Sequence[str] = (),
+        where: Mapping[str, str] | Sequence[tuple[str, str]] = (),
+        order: str | None = None,
+        limit: int | None = None,
+        count: bool = False,
+    ) -> Rows:
+        """Rows of ``view``. ``where``: PostgREST filters, as ``{"ward": "eq.20"}``.
+
+        Raises `Answered` for a refusal and `Unavailable` where the bus does not answer.
+        """
+        headers = {"Prefer": "count=exact"} if count else {}
+        response = self.raw(
+            view, purpose=purpose, select=select, where=where, order=order, limit=limit, headers=headers
+        )
+        return Rows(
+            rows=response.json(),
+            masked=tuple(name for name in response.headers.get("Masked-Columns", "").split(",") if name),
+            policy_revision=response.headers.get("Policy-Revision", ""),
+            freshness=response.headers.get("Data-Freshness", ""),
+            total=_total(response.headers.get("Content-Range", "")) if count else None,
+            request_id=response.headers.get("Request-Id", ""),
+        )
+
+    def raw(
+        self,
+        view: str,
+        *,
+        purpose: str,
+        select: Sequence[str] = (),
+        where: Mapping[str, str] | Sequence[tuple[str, str]] = (),
+        order: str | None = None,
+        limit: int | None = None,
+        answer: str = "json",
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx2.Response:
+        """The answer as it came, in one of `FORMATS`."""
+        params = list(where.items()) if isinstance(where, Mapping) else list(where)
+        params += [("select", ",".join(select))] if select else []
+        params += [("order", order)] if order else []
+        params += [("limit", str(limit))] if limit is not None else []
+        sent = {
+            "Authorization": f"Bearer {self._token()}",
+            "Purpose": purpose,
+            "Accept": FORMATS[answer],
+            **(headers or {}),
+        }
+        try:
+            response = self._http.get(f"/v1/views/{view}", params=params, headers=sent)
+        except httpx2.TransportError as error:
+            raise Unavailable(f"The bus does not answer at {self._http.base_url}. `bus up` starts it.") from error
+        if response.status_code >= 400:
+            raise Answered(problem_of(response))
+        return response
+
+
+def _total(content_range: str) -> int | None:
+    _, _, total = content_range.partition("/")
+    return int(total) if total.isdigit() else None
