@@ -3,19 +3,23 @@
 BusError
 ├── SetupError                     what the machine lacks, with the ways out (exit 1)
 ├── Fenced                         another builder owns the view now: drop the batch
+├── BadHost                 400
 ├── Unauthorized            401    InvalidToken
 ├── Refused                 403    NotGranted PurposeNotGranted ChannelNotGranted FieldNotGranted
 │                                  FieldNotFilterable FourEyes Csrf Suppressed AdministratorsOnly
 ├── Missing                 404    NotFound UnknownView UnknownDepartment UnknownEntity
+├── MethodNotAllowed        405
 ├── NotAcceptable           406
 ├── Conflict                409    IncompatibleSchema DuplicateDatum GrantConflict TestsFailed
 │                                  IdempotencyConflict
 ├── TooLarge                413
+├── AddressTooLong          414
+├── EncodingNotTaken        415
 ├── RangeBeyondEnd          416
 ├── Invalid                 422    UnknownField BadFilter BadCursor ExtraForbidden ContractViolation
 │                                  RecursiveSchema ZeroSizeItems OwnerMissing InvalidSchema
 │                                  InvalidDeclaration ConditionTooWide
-├── RateLimited             429
+├── RateLimited             429    TooManyAtOnce
 └── Unavailable             503    PolicyUnavailable PolicyStale PolicyError AuditUnavailable
                                    ViewRebuilding BrokerUnavailable DatabaseUnavailable
                                    RegistryUnavailable
@@ -79,6 +83,13 @@ class Fenced(BusError):
     """View {view} is built by another worker since epoch {epoch}; this batch was dropped."""
 
     code = "fenced"
+
+
+class BadHost(BusError):
+    """The request is for another host than this one. Use the address that `bus status` shows."""
+
+    status = 400
+    code = "bad_host"
 
 
 class Unauthorized(BusError):
@@ -180,6 +191,13 @@ class UnknownEntity(Missing):
     `bus contracts register FILE.avsc --as DEPARTMENT`."""
 
 
+class MethodNotAllowed(BusError):
+    """{method} is not offered here. Offered: {allowed}."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
 class NotAcceptable(BusError):
     """The answer cannot be given as asked: {why}."""
 
@@ -230,6 +248,20 @@ class TooLarge(BusError):
 
     status = 413
     code = "too_large"
+
+
+class AddressTooLong(BusError):
+    """The address is longer than {limit} bytes. Ask with fewer or shorter filters."""
+
+    status = 414
+    code = "too_large"
+
+
+class EncodingNotTaken(BusError):
+    """A body with Content-Encoding '{encoding}' is not taken. Send it as it is."""
+
+    status = 415
+    code = "not_acceptable"
 
 
 class RangeBeyondEnd(BusError):
@@ -318,6 +350,12 @@ class RateLimited(BusError):
     status = 429
     code = "rate_limited"
     retry_after_s = 10
+
+
+class TooManyAtOnce(RateLimited):
+    """{department} already has {limit} questions under way. Wait for an answer before asking the next."""
+
+    retry_after_s = 1
 
 
 class Unavailable(BusError):

@@ -1,0 +1,132 @@
+"""What of a question may be answered: every field it names is held against the grant.
+
+Its result is the only thing `store.py` builds SQL from, so no name or text of a request reaches SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from bus.access.decision import Allow
+from bus.core import names
+from bus.core.columns import Column
+from bus.core.contracts import Kind
+from bus.core.masks import Mask
+from bus.errors import BadFilter, FieldNotFilterable, FieldNotGranted, UnknownField
+from bus.sharing.filters import Comparison, Filter, Group, comparisons
+from bus.sharing.question import DEFAULT_ROWS, Chosen, Order, Query
+from bus.sharing.values import like_pattern, typed_value
+from bus.views.catalogue import Shape
+
+_IS: Final = ("null", "not_null", "true", "false")
+_PATTERN: Final = ("like", "ilike")
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One column of an answer: the view's column, its name in the answer, its mask if it has one."""
+
+    column: Column
+    name: str
+    mask: Mask | None
+
+
+@dataclass(frozen=True, slots=True)
+class Permitted:
+    """A question whose fields are granted and whose values have the types of their fields."""
+
+    shown: tuple[Shown, ...]
+    filters: tuple[Filter, ...]
+    order: tuple[Order, ...]
+    limit: int
+    offset: int
+    count: bool
+
+    @property
+    def masked(self) -> tuple[str, ...]:
+        """The names of the masked columns of the answer, sorted."""
+        return tuple(sorted(shown.name for shown in self.shown if shown.mask is not None))
+
+
+def permit(query: Query, shape: Shape, allow: Allow, contact: Mapping[str, str]) -> Permitted:
+    """The question as far as the grant goes. ``contact``: owner and contact, for refusals.
+
+    Raises `UnknownField` (422), `FieldNotGranted` and `FieldNotFilterable` (403), `BadFilter` (422).
+    """
+    return _Check(shape, allow, contact).permitted(query)
+
+
+class _Check:
+    def __init__(self, shape: Shape, allow: Allow, contact: Mapping[str, str]) -> None:
+        self._view = shape.view
+        self._columns = {column.name: column for column in shape.columns}
+        self._allow, self._contact = allow, contact
+
+    def permitted(self, query: Query) -> Permitted:
+        chosen = query.select or tuple(Chosen(name, name) for name in self._allow.columns)
+        self._refuse_unknown(item.field for item in chosen)
+        self._refuse_unknown(item.field for item in comparisons(query.filters))
+        self._refuse_unknown(order.field for order in query.order)
+        shown = tuple(Shown(self._granted(item.field), item.name, self._allow.masks.get(item.field)) for item in chosen)
+        filters = tuple(self._typed(item) for item in query.filters)
+        limit = min(query.limit if query.limit is not None else DEFAULT_ROWS, self._allow.limits.rows)
+        count = query.count and self._allow.channel != "lookup"
+        return Permitted(shown, filters, self._order(query.order), limit, query.offset, count)
+
+    def _refuse_unknown(self, fields: Iterable[str]) -> None:
+        for field in fields:
+            if field not in self._columns:
+                hint = names.nearest(field, self._allow.columns)
+                raise UnknownField(field=field, view=self._view.name, hint=hint)
+
+    def _granted(self, field: str) -> Column:
+        if field not in self._allow.columns:
+            raise FieldNotGranted(field=field, view=self._view.name, **self._contact)
+        return self._columns[field]
+
+    def _open(self, field: str) -> Column:
+        """The column, if rows may be chosen or ordered by it."""
+        column = self._granted(field)
+        if field in self._allow.masks:
+            raise FieldNotFilterable(field=field, view=self._view.name, **self._contact)
+        return column
+
+    def _typed(self, item: Filter) -> Filter:
+        if isinstance(item, Group):
+            return replace(item, items=tuple(self._typed(inner) for inner in item.items))
+        return replace(item, values=self._values(item, self._open(item.field)))
+
+    @staticmethod
+    def _values(item: Comparison, column: Column) -> tuple[Any, ...]:
+        if item.op == "is":
+            return _is(item, column)
+        if item.op in _PATTERN:
+            if column.kind is not Kind.TEXT:
+                raise _wrong_kind(f"`{item.op}` needs a text field", column)
+            return (like_pattern(item.values[0], item.field),)
+        return tuple(typed_value(text, column.kind, item.field) for text in item.values)
+
+    def _order(self, orders: tuple[Order, ...]) -> tuple[Order, ...]:
+        """The order asked for, then the key, so that pages neither overlap nor leave rows out."""
+        for order in orders:
+            if self._open(order.field).kind in (Kind.NESTED, Kind.BYTES):
+                raise BadFilter(why=f"'{order.field}' cannot be ordered by.", field=order.field)
+        named: Collection[str] = {order.field for order in orders}
+        # A key column that is hidden or masked must not order either: its order would tell its values.
+        rest = (name for name in self._view.key if name in self._allow.columns and name not in self._allow.masks)
+        return (*orders, *(Order(name) for name in rest if name not in named))
+
+
+def _is(item: Comparison, column: Column) -> tuple[str]:
+    word = item.values[0].lower()
+    if word not in _IS:
+        raise BadFilter(why=f"`is` takes {', '.join(_IS)}; received '{item.values[0][:40]}'.", field=item.field)
+    if word in ("true", "false") and column.kind is not Kind.BOOLEAN:
+        raise _wrong_kind(f"`is.{word}` needs a boolean field", column)
+    return (word,)
+
+
+def _wrong_kind(need: str, column: Column) -> BadFilter:
+    return BadFilter(why=f"{need}, '{column.name}' is {column.kind}.", field=column.name)

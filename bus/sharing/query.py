@@ -1,0 +1,243 @@
+"""The query door: the only way from a question to rows.
+
+In this order: the view, the grant, the purpose, the channel (all in one decision), the fields, the limits,
+the view's state, the rows, the audit entry. The entry is written before anything is handed out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+import sqlalchemy as sa
+
+from bus.access.decision import Allow, Decider, Deny
+from bus.access.identity import Subject
+from bus.audit.log import AuditLog
+from bus.core.masks import consumer_key
+from bus.errors import BusError, Missing, RangeBeyondEnd, Refused, UnknownView
+from bus.sharing.admission import REFUSALS_A_MINUTE, Admission
+from bus.sharing.filters import shape_of
+from bus.sharing.permitted import Permitted, Shown, permit
+from bus.sharing.question import Query, parse_query
+from bus.sharing.readers import Reader
+from bus.sharing.store import Rendering, Statements, statements
+from bus.sharing.watch import Watch
+from bus.views.catalogue import Shape
+from bus.views.tables import row_table
+
+__all__ = ["Answer", "Query", "QueryDoor", "parse_query"]
+
+Contacts = Callable[[str], str]
+_OFFSET_KIND: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the door hands out: rows in the order of ``shown``, and under which decision.
+
+    ``total``: how many rows there are in all within the row filter, where it was asked for.
+    ``rows`` is empty for an explained question.
+    """
+
+    view: str
+    shown: tuple[Shown, ...]
+    rows: Sequence[Sequence[Any]]
+    offset: int
+    total: int | None
+    freshness: str
+    decision: Allow
+    explained: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(shown.name for shown in self.shown)
+
+    @property
+    def masked(self) -> tuple[str, ...]:
+        """The masked columns of this answer, sorted."""
+        return tuple(sorted(shown.name for shown in self.shown if shown.mask is not None))
+
+    @property
+    def partial(self) -> bool:
+        """Whether the total is known and there are rows beyond these."""
+        return self.total is not None and len(self.rows) < self.total
+
+    @property
+    def content_range(self) -> str:
+        """``0-9/120``; ``*`` where there are no rows, or the total is not known."""
+        span = f"{self.offset}-{self.offset + len(self.rows) - 1}" if self.rows else "*"
+        return f"{span}/{'*' if self.total is None else self.total}"
+
+
+class QueryDoor:
+    """Answers questions. ``shapes``: the views as they are now; ``contacts``: the contact of a department;
+    ``mask_secret``: what hashes are keyed with, for each consumer its own."""
+
+    def __init__(
+        self,
+        *,
+        decider: Decider,
+        reader: Reader,
+        audit: AuditLog,
+        shapes: Callable[[], Mapping[str, Shape]],
+        watch: Watch,
+        contacts: Contacts,
+        mask_secret: bytes,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._decider, self._reader, self._audit = decider, reader, audit
+        self._shapes, self._watch, self._contacts = shapes, watch, contacts
+        self._mask_secret = mask_secret
+        self._admission = Admission(clock)
+        self._tables: dict[str, tuple[Shape, sa.Table]] = {}
+
+    async def answer(
+        self,
+        subject: Subject,
+        view: str,
+        asked: Callable[[], Query],
+        purpose: str | None,
+        *,
+        request_id: str = "",
+    ) -> Answer:
+        """The rows that the subject may see. ``asked`` reads the question; what is wrong with its form is
+        told only to those who may ask at all.
+
+        Raises what interface.md lists for a query, in the order it gives.
+        """
+        with self._admission.under_way(subject.department):
+            shape = self._shapes().get(view)
+            if shape is None:
+                raise UnknownView(view=view)
+            query, problem = _read(asked)
+            channel = query.channel(shape.view)
+            decision = await self._decider.decide(subject, shape, purpose, channel)
+            if isinstance(decision, Deny):
+                entry = {"purpose": purpose, "channel": channel}
+                await self._refuse(decision, {**_who(subject, shape, request_id), **entry})
+            if problem is not None:
+                raise problem
+            return await self._allowed(subject, shape, query, decision, request_id)
+
+    async def close(self) -> None:
+        """Gives the database's connections back."""
+        await self._reader.close()
+
+    async def _refuse(self, deny: Deny, entry: Mapping[str, Any]) -> NoReturn:
+        """Records the refusal and raises it."""
+        error = deny.error
+        self._admission.count((entry["department"], "refused"), REFUSALS_A_MINUTE)
+        if isinstance(error, Refused | Missing):
+            under = {"code": error.code, "policy_revision": deny.policy_revision}
+            await self._audit.append({"event": "refusal", **entry, **under})
+        error.members.setdefault("policy_revision", deny.policy_revision)
+        raise error
+
+    async def _allowed(self, subject: Subject, shape: Shape, query: Query, allow: Allow, request_id: str) -> Answer:
+        permitted = permit(query, shape, allow, self._owner(shape))
+        self._admission.count((subject.department, allow.grant_ids), allow.limits.per_minute)
+        standing = await self._watch.standing(shape.view.name)
+        answer = Answer(shape.view.name, permitted.shown, (), permitted.offset, None, standing.header, allow, True)
+        if not query.explain:
+            answer = await self._rows(shape, permitted, allow, standing.header)
+        await self._audit.append(
+            {
+                "event": "explanation" if query.explain else "disclosure",
+                **_who(subject, shape, request_id),
+                **_under(allow),
+                **_what(permitted),
+                "rows": len(answer.rows),
+            }
+        )
+        return answer
+
+    async def _rows(self, shape: Shape, permitted: Permitted, allow: Allow, freshness: str) -> Answer:
+        rendering = Rendering(self._reader.dialect, consumer_key(self._mask_secret, allow.consumer))
+        asked = statements(self._table(shape), permitted, allow, rendering)
+        kind = (shape.view.name, _kind(permitted), allow.grant_ids)
+        rows, total = await self._reader.read(asked, kind=kind, rows=permitted.limit, count=permitted.count)
+        if not rows and permitted.offset:
+            await self._refuse_beyond_end(asked, permitted, total, kind)
+        return Answer(shape.view.name, permitted.shown, rows, permitted.offset, total, freshness, allow)
+
+    async def _refuse_beyond_end(
+        self, asked: Statements, permitted: Permitted, total: int | None, kind: tuple[Any, ...]
+    ) -> None:
+        """A page that starts behind the last row is refused, one that starts right after it is empty:
+        so who pages until an empty page ends well."""
+        if total is None:
+            empty = Statements(asked.page.limit(0), asked.total)
+            _, total = await self._reader.read(empty, kind=(*kind, "end"), rows=0, count=True)
+        if permitted.offset > (total or 0):
+            raise RangeBeyondEnd(offset=permitted.offset)
+
+    def _table(self, shape: Shape) -> sa.Table:
+        kept = self._tables.get(shape.view.name)
+        if kept is None or kept[0] is not shape:
+            kept = (shape, row_table(shape))
+            self._tables[shape.view.name] = kept
+        return kept[1]
+
+    def _owner(self, shape: Shape) -> dict[str, str]:
+        return {"owner": shape.view.owner, "contact": self._contacts(shape.view.owner)}
+
+
+def _read(asked: Callable[[], Query]) -> tuple[Query, BusError | None]:
+    try:
+        return asked(), None
+    except BusError as error:
+        return Query(), error
+
+
+def _kind(permitted: Permitted) -> tuple[Any, ...]:
+    """Equal for questions that differ in their values only."""
+    pages = permitted.offset // _OFFSET_KIND
+    return (permitted.shown and tuple(item.name for item in permitted.shown), shape_of(permitted.filters),
+            permitted.order, permitted.limit, pages, permitted.count)  # fmt: skip
+
+
+def _who(subject: Subject, shape: Shape, request_id: str) -> dict[str, Any]:
+    return {
+        "department": subject.department,
+        "officer": subject.officer,
+        "view": shape.view.name,
+        "request": request_id,
+    }
+
+
+def _under(allow: Allow) -> dict[str, Any]:
+    return {
+        "purpose": allow.purpose,
+        "channel": allow.channel,
+        "grants": list(allow.grant_ids),
+        "decision": allow.decision_id,
+        "policy_revision": allow.policy_revision,
+    }
+
+
+def _what(permitted: Permitted) -> dict[str, Any]:
+    """Which question, without any value of it."""
+    return {
+        "columns": [shown.column.name for shown in permitted.shown],
+        "masked": list(permitted.masked),
+        "filter": shape_of(permitted.filters),
+        "order": [order.field for order in permitted.order],
+        "offset": permitted.offset,
+        "count": permitted.count,
+    }
+
+
+def explanation(answer: Answer) -> dict[str, Any]:
+    """The decision as a document: what the asker may see and under which grants, no rows and no policy text."""
+    allow = answer.decision
+    return {
+        "allow": True,
+        "view": answer.view,
+        **_under(allow),
+        "columns": list(allow.columns),
+        "masks": {name: mask.as_fact() for name, mask in sorted(allow.masks.items())},
+        "limits": {"per_minute": allow.limits.per_minute, "rows": allow.limits.rows},
+    }

@@ -1,0 +1,206 @@
+"""A question as it was asked: PostgREST's query parameters and headers, read strictly.
+
+Nothing is guessed: a parameter that is neither known nor a filter, or stands twice, is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from bus.core.views import View
+from bus.errors import BadFilter, RangeBeyondEnd, UnknownField
+from bus.sharing.filters import MAX_FILTERS, Comparison, Filter, parse_filter, parse_group
+
+DEFAULT_ROWS: Final = 1_000
+MAX_COLUMNS: Final = 1_000
+MAX_OFFSET: Final = 2**53
+_GROUPS: Final = ("or", "and", "not.or", "not.and")
+_SINGLE: Final = ("select", "order", "limit", "offset", "explain", "as_of")
+_RANGE: Final = re.compile(r"(?:items=)?([0-9]{1,16})-([0-9]{0,16})")
+_FIELD: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_DIRECTIONS: Final = ("asc", "desc")
+_NULLS: Final = ("nullsfirst", "nullslast")
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A column asked for, and the name it shall have in the answer (``alias:field``)."""
+
+    field: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One ordering. Nulls come last ascending and first descending unless said otherwise, as in PostgreSQL."""
+
+    field: str
+    descending: bool = False
+    nulls_first: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A question in form: ``select`` None is every granted column, ``limit`` None the default.
+
+    ``count``: the total was asked for. ``explain``: the decision without rows.
+    """
+
+    select: tuple[Chosen, ...] | None = None
+    filters: tuple[Filter, ...] = ()
+    order: tuple[Order, ...] = ()
+    limit: int | None = None
+    offset: int = 0
+    count: bool = False
+    explain: bool = False
+
+    def channel(self, view: View) -> str:
+        """``lookup``: eq on every key column and no other filter; any other read is ``query``."""
+        plain = [item for item in self.filters if isinstance(item, Comparison)]
+        exact = len(plain) == len(self.filters) and all(item.op == "eq" and not item.negated for item in plain)
+        return "lookup" if exact and sorted(item.field for item in plain) == sorted(view.key) else "query"
+
+
+def parse_query(params: Sequence[tuple[str, str]], headers: Mapping[str, str] | None = None) -> Query:
+    """The question that the parameters and the headers ``Prefer`` and ``Range`` state.
+
+    ``headers``: names in lower case. Raises `BadFilter`, `UnknownField` and `RangeBeyondEnd`.
+    """
+    headers = headers or {}
+    single = _single(params)
+    limit, offset = _window(single, headers.get("range"))
+    if "as_of" in single:
+        raise BadFilter(why="`as_of` is not offered yet. Leave it out to read the view as it is now.", field="as_of")
+    return Query(
+        select=_select(single.get("select")),
+        filters=_filters(params),
+        order=_order(single.get("order")),
+        limit=limit,
+        offset=offset,
+        count=_counts(headers.get("prefer", "")),
+        explain=_flag(single.get("explain"), "explain"),
+    )
+
+
+def _single(params: Sequence[tuple[str, str]]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in params:
+        if name not in _SINGLE:
+            continue
+        if name in found:
+            raise BadFilter(why=f"the parameter '{name}' stands twice.", field=name)
+        found[name] = value
+    return found
+
+
+def _filters(params: Sequence[tuple[str, str]]) -> tuple[Filter, ...]:
+    asked = [(name, value) for name, value in params if name not in _SINGLE]
+    if len(asked) > MAX_FILTERS:
+        raise BadFilter(why=f"at most {MAX_FILTERS} filters are taken.")
+    return tuple(parse_group(name, value) if name in _GROUPS else _filter(name, value) for name, value in asked)
+
+
+def _filter(name: str, value: str) -> Filter:
+    if not _FIELD.fullmatch(name):
+        raise _not_a_field(name)
+    return parse_filter(name, value)
+
+
+def _not_a_field(text: str) -> UnknownField:
+    return UnknownField(field=text[:80], view="the view", hint="A field is named by its id alone.")
+
+
+def _whole(text: str, name: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 16 or int(text) > MAX_OFFSET:
+        raise BadFilter(why=f"'{name}' is a whole number from 0, received '{text[:40]}'.", field=name)
+    return int(text)
+
+
+def _window(single: Mapping[str, str], header: str | None) -> tuple[int | None, int]:
+    """Limit and offset: of the parameters if they are there, else of the ``Range`` header."""
+    if "limit" in single or "offset" in single or header is None:
+        limit = _whole(single["limit"], "limit") if "limit" in single else None
+        return limit, _whole(single.get("offset", "0"), "offset")
+    found = _RANGE.fullmatch(header.strip())
+    if found is None:
+        return None, 0  # RFC 9110, 14.2: a range in a unit that is not known is ignored
+    first, last = int(found[1]), found[2]
+    if last and int(last) < first:
+        raise RangeBeyondEnd("The range ends before it begins. Write it as `Range: 0-99`.")
+    return (int(last) - first + 1 if last else None), min(first, MAX_OFFSET)
+
+
+def _counts(prefer: str) -> bool:
+    preferences = {part.strip().lower() for part in re.split("[,;]", prefer)}
+    return not preferences.isdisjoint({"count=exact", "count=planned", "count=estimated"})
+
+
+def _flag(text: str | None, name: str) -> bool:
+    if text not in (None, "true", "false"):
+        raise BadFilter(why=f"'{name}' is true or false, received '{text[:40]}'.", field=name)
+    return text == "true"
+
+
+def _listed(text: str, limit: int = MAX_COLUMNS) -> list[str]:
+    items = [item.strip() for item in text.split(",")]
+    if len(items) > limit:
+        raise BadFilter(why=f"at most {limit} columns can be named.")
+    return items
+
+
+def _plain(item: str) -> str:
+    name = item[1:-1] if len(item) > 2 and item[0] == item[-1] == '"' else item
+    if not _FIELD.fullmatch(name):
+        raise _not_a_field(item)
+    return name
+
+
+def _chosen(item: str) -> Chosen:
+    alias, colon, field = item.partition(":")
+    if not colon:
+        return Chosen(_plain(item), _plain(item))
+    return Chosen(_plain(field), _plain(alias))
+
+
+def _select(text: str | None) -> tuple[Chosen, ...] | None:
+    if text is None or text.strip() in ("", "*"):
+        return None
+    chosen = tuple(_chosen(item) for item in _listed(text))
+    _refuse_twice([item.name for item in chosen], "select")
+    return chosen
+
+
+def _refuse_twice(items: Sequence[str], where: str) -> None:
+    seen: set[str] = set()
+    for item in items:
+        if item in seen:
+            raise BadFilter(why=f"'{item}' stands twice in '{where}'.", field=item)
+        seen.add(item)
+
+
+def _ordering(item: str) -> Order:
+    field, *words = item.split(".")
+    name = _plain(field)
+
+    def take(known: tuple[str, ...]) -> str | None:
+        return words.pop(0) if words and words[0] in known else None
+
+    descending = take(_DIRECTIONS) == "desc"
+    nulls = take(_NULLS)
+    if words:
+        raise BadFilter(
+            why=f"an order is field.asc or field.desc, then .nullsfirst or .nullslast; received '{item[:60]}'.",
+            field=name,
+        )
+    return Order(name, descending, descending if nulls is None else nulls == "nullsfirst")
+
+
+def _order(text: str | None) -> tuple[Order, ...]:
+    if not text:
+        return ()
+    orders = tuple(_ordering(item) for item in _listed(text, 20))
+    _refuse_twice([order.field for order in orders], "order")
+    return orders

@@ -1,0 +1,100 @@
+"""The SELECT of a permitted question: columns of the view's own table, masks inside, the row filter AND-ed last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from bus.access.decision import Allow
+from bus.access.filters import where
+from bus.access.masks import shown
+from bus.errors import BadFilter
+from bus.sharing.filters import Filter, Group
+from bus.sharing.permitted import Permitted, Shown
+from bus.sharing.question import Order
+from bus.sharing.values import ESCAPE
+from bus.views.tables import live_rows
+
+Condition = sa.ColumnElement[bool]
+
+_COMPARE: Final[Mapping[str, Callable[[sa.Column[Any], Any], Condition]]] = {
+    "eq": lambda column, value: column == value,
+    "neq": lambda column, value: column != value,
+    "gt": lambda column, value: column > value,
+    "gte": lambda column, value: column >= value,
+    "lt": lambda column, value: column < value,
+    "lte": lambda column, value: column <= value,
+    "like": lambda column, value: column.like(value, escape=ESCAPE),
+    "ilike": lambda column, value: column.ilike(value, escape=ESCAPE),
+}
+_IS: Final[Mapping[str, Callable[[sa.Column[Any]], Condition]]] = {
+    "null": lambda column: column.is_(None),
+    "not_null": lambda column: column.is_not(None),
+    "true": lambda column: column.is_(sa.true()),
+    "false": lambda column: column.is_(sa.false()),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Statements:
+    """``page``: the rows asked for. ``total``: how many there are in all, within the row filter."""
+
+    page: sa.Select[Any]
+    total: sa.Select[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """What masks depend on: the database's ``dialect`` (sqlite or postgresql), the consumer's ``key`` for hashes."""
+
+    dialect: str
+    key: bytes
+
+
+def statements(table: sa.Table, permitted: Permitted, allow: Allow, rendering: Rendering) -> Statements:
+    """The statements that answer a question. ``table``: of `row_table`."""
+    asked = [_condition(table, item) for item in permitted.filters]
+    visible = sa.and_(sa.true(), *asked, live_rows(table), where(allow, table))
+    columns = [_shown(table, item, rendering) for item in permitted.shown]
+    page = sa.select(*columns).where(visible).order_by(*(_order(table, order) for order in permitted.order))
+    return Statements(
+        page=page.limit(permitted.limit).offset(permitted.offset or None),
+        total=sa.select(sa.func.count()).select_from(table).where(visible),
+    )
+
+
+def _shown(table: sa.Table, item: Shown, rendering: Rendering) -> sa.ColumnElement[Any]:
+    column = table.c[item.column.name]
+    masked = shown(column, item.mask, item.column.kind, dialect=rendering.dialect, key=rendering.key)
+    return masked.label(item.name)
+
+
+def _condition(table: sa.Table, item: Filter) -> Condition:
+    if isinstance(item, Group):
+        parts = [_condition(table, inner) for inner in item.items]
+        # or_() of nothing would be no condition at all: it starts from false, as and_() does from true (E23).
+        joined = sa.or_(sa.false(), *parts) if item.either else sa.and_(sa.true(), *parts)
+        return sa.not_(joined) if item.negated else joined
+    found = _comparison(table.c[item.field], item.op, item.values)
+    return sa.not_(found) if item.negated else found
+
+
+def _comparison(column: sa.Column[Any], op: str, values: tuple[Any, ...]) -> Condition:
+    if op == "in":
+        return column.in_(values)
+    if op == "is":
+        return _IS[values[0]](column)
+    if op not in _COMPARE:
+        raise BadFilter(why=f"'{op}' is not an operator.")
+    return _COMPARE[op](column, values[0])
+
+
+def _order(table: sa.Table, order: Order) -> sa.UnaryExpression[Any]:
+    column = table.c[order.field]
+    ordered = column.desc() if order.descending else column.asc()
+    if not column.nullable:
+        return ordered  # without a word on nulls the key's index can be followed
+    return ordered.nulls_first() if order.nulls_first else ordered.nulls_last()

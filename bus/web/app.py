@@ -1,0 +1,55 @@
+"""The web app: routers in, one ASGI application out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+
+from fastapi import APIRouter, FastAPI
+
+from bus.web import operations, portal, problems, reference, views
+from bus.web.edge import Edge
+from bus.web.figures import Figures
+from bus.web.parts import Parts
+
+MAX_BODY = 1024 * 1024
+
+
+def create_app(parts: Parts, routers: Sequence[APIRouter] = ()) -> FastAPI:
+    """The application over these parts. ``routers``: further ones, for other audiences.
+
+    Run it without an access log (addresses may hold persons' data; the app logs each request itself)
+    and with a graceful shutdown of a few seconds (OPA's long polls would hold it for up to a minute).
+    """
+    app = FastAPI(
+        title="Government data-sharing bus",
+        version=parts.version,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=_lifespan,
+        redirect_slashes=False,
+        max_body_size=MAX_BODY,
+    )
+    app.state.parts = parts
+    app.state.figures = Figures(parts.views, parts.quarantined)
+    problems.install(app)
+    for router in (views.router, operations.router, reference.router, portal.router, *routers):
+        app.include_router(router)
+    portal.mount_static(app)
+    app.add_middleware(Edge, hosts=parts.hosts, figures=app.state.figures)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """The canary decision runs as long as the app does: without it every door closes."""
+    parts: Parts = app.state.parts
+    canary = asyncio.create_task(parts.decider.run_canary())
+    try:
+        yield
+    finally:
+        canary.cancel()
+        with suppress(asyncio.CancelledError):
+            await canary
+        await parts.door.close()

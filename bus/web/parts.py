@@ -1,0 +1,53 @@
+"""What the web app is made of; `bus.wiring` puts it together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from bus.access.decision import Decider
+from bus.access.identity import Issuer, Verifier
+from bus.access.store import GrantStore
+from bus.audit.log import AuditLog
+from bus.contracts.directory import Directory
+from bus.contracts.quarantine import Kept
+from bus.contracts.refusals import Refusals
+from bus.contracts.registry import Registry
+from bus.governance.office import Governance
+from bus.governance.report import DepartmentReport
+from bus.sharing.query import QueryDoor
+from bus.views.catalogue import Declarations, Shape
+from bus.views.store import ViewStore
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The running parts behind the handlers.
+
+    ``issuer``: only where the portal may ask as a department (``demo``). ``bundle``: the signed rules and
+    their ETag. ``quarantined``: events set aside, both origins; ``refused``: the newest of them.
+    ``credentials``: how a department's systems reach the broker. ``hosts``: the names this host answers to.
+    """
+
+    registry: Registry
+    directory: Directory
+    declarations: Declarations
+    shapes: Callable[[], Mapping[str, Shape]]
+    decider: Decider
+    grants: GrantStore
+    audit: AuditLog
+    views: ViewStore
+    door: QueryDoor
+    verifier: Verifier
+    bundle: Callable[[], tuple[bytes, str]]
+    bundle_token: str
+    quarantined: Callable[[], int]
+    governance: Governance
+    refusals: Refusals
+    refused: Callable[[int], Sequence[Kept]]
+    report: DepartmentReport
+    credentials: Callable[[str], dict[str, str]]
+    issuer: Issuer | None = None
+    demo: bool = False
+    hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
+    version: str = "0.1.0"
