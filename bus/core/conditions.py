@@ -98,7 +98,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     if isinstance(value, dt.datetime):
-        return value.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        # not strftime: it writes the year 999 with three digits, which would order after 1000
+        return value.astimezone(dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     if isinstance(value, dt.date):
         return value.isoformat()
     return value
@@ -111,8 +112,8 @@ def _value(value: Any, where: str) -> Any:
         raise BadFilter(why=f"{where}: a value is text, a number, true or false, a date, or {{subject: attribute}}.")
     if value is None:
         raise BadFilter(why=f"{where}: a value may not be null; write {{field: f, op: missing}}.")
-    if isinstance(value, float) and math.isnan(value):
-        raise BadFilter(why=f"{where}: not a number.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BadFilter(why=f"{where}: not a finite number.")
     return value
 
 

@@ -11,8 +11,10 @@ import pytest
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from opa_process import POLICIES, ROOT, Opa, pem_pair, running_opa
+from postgresql_process import running_postgresql
 
 from bus.access.bundle import build_bundle
+from bus.access.masks import register_functions
 from bus.infra.database import open_database
 
 
@@ -51,5 +53,23 @@ def shared_opa(
 def governance(tmp_path: Path) -> Iterator[sa.Engine]:
     """An empty governance database on SQLite."""
     engine = open_database(f"sqlite:///{tmp_path}", "governance")
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def access_postgresql() -> Iterator[str]:
+    """The URL of a throw-away PostgreSQL."""
+    with running_postgresql() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)], scope="session")
+def views_engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.Engine]:
+    """A views database, on each of the two."""
+    postgresql = request.param == "postgresql"
+    url = request.getfixturevalue("access_postgresql") if postgresql else f"sqlite:///{tmp_path_factory.mktemp('views')}"
+    engine = open_database(url, "views", durable=False)
+    register_functions(engine)
     yield engine
     engine.dispose()
