@@ -1,0 +1,214 @@
+"""Applies batches of events to one view, each in one transaction with the positions they reach.
+
+The transaction begins with the view's own row: `seq` rises only while our epoch holds, so a builder that lost its
+lease writes nothing. What was applied already is dropped by position, so a repeated batch changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from bus.contracts.quarantine import Quarantined, put
+from bus.errors import Fenced
+from bus.infra.database import translated_errors, write
+from bus.views.batches import Batch
+from bus.views.catalogue import Shape
+from bus.views.newest import newest, selected, stale, without_sequence
+from bus.views.staging import load
+from bus.views.statements import MergeStatements, RowStatements, insert_into
+from bus.views.store import POSITION, QUARANTINE, VIEW, Position, read_positions
+from bus.views.tables import LIVE, VERSION, Records, layout
+
+Place = tuple[str, int]
+CrashPoint = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """After a transaction: the view's ``seq`` and ``positions`` by (topic, partition). ``gaps``: partitions whose batch
+    began beyond the view's position, so nothing of it was applied; they must be read again from there."""
+
+    seq: int
+    positions: dict[Place, int]
+    gaps: frozenset[Place] = frozenset()
+
+
+@dataclass(slots=True)
+class _Counts:
+    applied: int = 0
+    stale_dropped: int = 0
+    null_key: int = 0
+    quarantined: int = 0
+
+
+def no_crash(_point: str) -> None:
+    """The default crash point: does nothing. Fault tests pass one that kills the process."""
+
+
+class Builder:
+    """Builds one entity or history view under the lease's ``epoch``. Not thread-safe: one caller at a time."""
+
+    def __init__(self, engine: Engine, shape: Shape, epoch: int, *, crash_point: CrashPoint = no_crash) -> None:
+        self._engine, self._shape, self._epoch, self._crash = engine, shape, epoch, crash_point
+        self._layout = layout(shape)
+        dialect = engine.dialect.name
+        suffix = shape.fingerprint[:8]
+        self._rows = None if self._layout.one_level else RowStatements(self._layout, dialect, suffix)
+        touched = self._rows.touched if self._rows else None
+        self._merges = [
+            (records, MergeStatements(records, touched, dialect, suffix)) for records in self._layout.records
+        ]
+        self._staged: set[str] = set()
+
+    @property
+    def shape(self) -> Shape:
+        return self._shape
+
+    def apply(self, batches: Sequence[Batch]) -> Outcome:
+        """Applies the batches, positions included. Raises `Fenced` when the lease is another's now and
+        `DatabaseUnavailable` when the database does not answer: nothing was applied then, or all of it was and the
+        same batches may be given again."""
+        with translated_errors():
+            with write(self._engine) as connection:
+                outcome = self._transaction(connection, batches)
+                self._crash("before commit")
+            self._crash("after commit")
+        return outcome
+
+    def _transaction(self, connection: Connection, batches: Sequence[Batch]) -> Outcome:
+        seq = begin(connection, self._shape.view.name, self._epoch)
+        self._crash("begun")
+        self._make_temporary(connection)
+        positions = {(p.topic, p.partition): p for p in read_positions(connection, self._shape.view.name)}
+        counts, gaps = _Counts(), set[Place]()
+        for batch in batches:
+            place = (batch.topic, batch.partition)
+            position = positions.get(place) or Position(batch.topic, batch.partition, 0, None)
+            if batch.base > position.next_offset:
+                gaps.add(place)
+                continue
+            positions[place] = self._one_batch(connection, _after(batch, position.next_offset), position, counts)
+        if self._rows is not None:
+            connection.execute(self._rows.upsert)
+            self._crash("rows written")
+            connection.execute(self._rows.delete)
+        self._finish(connection, [positions[place] for place in positions if place not in gaps], counts)
+        return Outcome(seq, {place: position.next_offset for place, position in positions.items()}, frozenset(gaps))
+
+    def _make_temporary(self, connection: Connection) -> None:
+        """Temporary tables live as long as the connection, which the pool may have changed."""
+        self._staged.clear()
+        tables = [merge.stage for _, merge in self._merges] + ([self._rows.touched] if self._rows else [])
+        for table in tables:
+            connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
+        if self._rows is not None and connection.dialect.name != "postgresql":
+            connection.execute(sa.delete(self._rows.touched))
+
+    def _one_batch(self, connection: Connection, batch: Batch, position: Position, counts: _Counts) -> Position:
+        refused = list(batch.refused)
+        lacking, sequenced = without_sequence(batch, position.sequenced)
+        if lacking.any():
+            refused += [
+                batch.quarantined(index, "ce_sequence", "a sequence, as events before it have", "null")
+                for index in np.flatnonzero(lacking).tolist()
+            ]
+            batch = selected(batch, ~lacking)
+        put(connection, QUARANTINE, refused)
+        counts.quarantined += len(refused)
+        if len(batch):
+            self._merge(connection, batch, counts)
+        return _reached(batch, position, sequenced)
+
+    def _merge(self, connection: Connection, batch: Batch, counts: _Counts) -> None:
+        found = newest(batch)
+        late = 0
+        for records, merge in self._merges:
+            if records.contract.topic != batch.topic:
+                continue
+            if merge.stage.name in self._staged or connection.dialect.name != "postgresql":
+                connection.execute(sa.delete(merge.stage))
+            self._staged.add(merge.stage.name)
+            load(connection, merge.stage, _columns(records, batch, found.events))
+            self._crash("staged")
+            if not found.ordered:
+                rows = connection.execute(merge.versions).all()
+                late = stale(batch, found, {tuple(row[:3]): tuple(row[3:]) for row in rows})
+            if merge.old_keys is not None and merge.new_keys is not None:
+                connection.execute(merge.old_keys)
+                connection.execute(merge.new_keys)
+                counts.null_key += connection.scalar(merge.null_keys) or 0
+            connection.execute(merge.merge)
+            self._crash("merged")
+        counts.applied += len(batch) - late
+        counts.stale_dropped += late
+
+    def _finish(self, connection: Connection, positions: Sequence[Position], counts: _Counts) -> None:
+        write_positions(connection, self._shape.view.name, positions)
+        names = ("applied", "stale_dropped", "null_key", "quarantined")
+        changes = {name: VIEW.c[name] + getattr(counts, name) for name in names if getattr(counts, name)}
+        if changes:
+            connection.execute(sa.update(VIEW).where(VIEW.c.name == self._shape.view.name).values(**changes))
+
+    def set_aside(self, entries: Sequence[Quarantined], batch: Batch) -> Outcome:
+        """Moves past a batch without applying it: all of it is put into quarantine."""
+        return self.apply([replace(selected(batch, np.zeros(len(batch), np.bool_)), refused=list(entries))])
+
+
+def begin(connection: Connection, view: str, epoch: int) -> int:
+    """The first statement of every transaction on a view: raises its ``seq``. Raises `Fenced` under another epoch."""
+    mine = (VIEW.c.name == view) & (VIEW.c.epoch == epoch)
+    statement = sa.update(VIEW).where(mine).values(seq=VIEW.c.seq + 1, crashes=0).returning(VIEW.c.seq)
+    seq = connection.execute(statement).scalar_one_or_none()
+    if seq is None:
+        raise Fenced(view=view, epoch=epoch)
+    return int(seq)
+
+
+def write_positions(connection: Connection, view: str, positions: Sequence[Position]) -> None:
+    """Stores the positions of a view."""
+    if not positions:
+        return
+    insert = insert_into(POSITION, connection.dialect.name)
+    key = ["view", "topic", "partition"]
+    names = [column.name for column in POSITION.columns if column.name != "view"]
+    changes = {name: insert.excluded[name] for name in names if name not in key}
+    rows = [{"view": view, **{name: getattr(position, name) for name in names}} for position in positions]
+    connection.execute(insert.on_conflict_do_update(index_elements=key, set_=changes), rows)
+
+
+def _after(batch: Batch, next_offset: int) -> Batch:
+    """The part of a batch that the view does not have yet."""
+    if batch.base == next_offset:
+        return batch
+    refused = [entry for entry in batch.refused if (entry.offset or 0) >= next_offset]
+    return replace(selected(batch, batch.offsets >= next_offset), refused=refused, base=next_offset)
+
+
+def _reached(batch: Batch, position: Position, sequenced: bool) -> Position:
+    next_offset = max(batch.next_offset, position.next_offset)
+    end_offset = max(batch.end_offset, next_offset)
+    complete = batch.read_ms if next_offset >= batch.end_offset else position.complete_ms
+    time_ms = position.source_time_ms if batch.source_time_ms is None else batch.source_time_ms
+    return Position(batch.topic, batch.partition, next_offset, time_ms, sequenced, end_offset, complete)
+
+
+def _columns(records: Records, batch: Batch, events: np.ndarray[tuple[int], np.dtype[np.int64]]) -> dict[str, pa.Array]:
+    """The newest events as columns of the records table."""
+    every = len(events) == len(batch)
+    chosen = pa.array(events)
+
+    def taken(array: pa.Array) -> pa.Array:
+        return array if every else array.take(chosen)
+
+    columns = {cell.column: taken(batch.columns[cell.field.name]) for cell in records.cells}
+    columns |= {
+        name: taken(pa.array(values))
+        for name, values in zip(VERSION, (batch.stated, batch.sequence, batch.offsets), strict=True)
+    }
+    return {**columns, LIVE: taken(pa.array(batch.live))}

@@ -1,0 +1,73 @@
+"""A view's generation: its tables as its declaration wants them. A changed declaration starts from offset 0."""
+
+from __future__ import annotations
+
+import json
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from bus.errors import Fenced
+from bus.infra.database import translated_errors, write
+from bus.views.catalogue import Shape
+from bus.views.store import POSITION, VIEW
+from bus.views.tables import LIVE, layout, row_table
+
+
+def prepare(engine: Engine, shape: Shape, epoch: int) -> bool:
+    """Makes the view's tables, or drops and makes them again where the declaration changed; whether it did either.
+
+    One transaction: readers see the old view, or state ``building``. Raises `Fenced`.
+    """
+    with translated_errors(), write(engine) as connection:
+        row = _mine(connection, shape.view.name, epoch)
+        if row.fingerprint == shape.fingerprint:
+            return False
+        _drop(connection, row)
+        tables = (row_table(shape),) if shape.view.kind == "aggregate" else layout(shape).tables
+        for table in tables:
+            table.create(connection)
+        sources = {source.name: f"dept.{source.entity}" for source in shape.view.sources}
+        zero = dict.fromkeys(("applied", "stale_dropped", "null_key", "quarantined"), 0)
+        connection.execute(
+            sa.update(VIEW)
+            .where(VIEW.c.name == shape.view.name)
+            .values(
+                fingerprint=shape.fingerprint,
+                tables=json.dumps([{"name": table.name, "live": LIVE in table.c} for table in tables]),
+                sources=json.dumps(sources),
+                bases="{}",
+                state="building",
+                reason="",
+                **zero,
+            )
+        )
+        return True
+
+
+def remove(engine: Engine, view: str, epoch: int) -> None:
+    """Drops a view that is no longer declared, with its positions. Raises `Fenced`."""
+    with translated_errors(), write(engine) as connection:
+        _drop(connection, _mine(connection, view, epoch))
+        connection.execute(sa.delete(VIEW).where(VIEW.c.name == view))
+
+
+def set_state(engine: Engine, view: str, epoch: int, state: str, reason: str = "") -> None:
+    """Says how the view is doing: ``building``, ``live`` or ``stopped`` with a reason. Raises `Fenced`."""
+    with translated_errors(), write(engine) as connection:
+        _mine(connection, view, epoch)
+        connection.execute(sa.update(VIEW).where(VIEW.c.name == view).values(state=state, reason=reason))
+
+
+def _mine(connection: Connection, view: str, epoch: int) -> sa.Row[tuple[object, ...]]:
+    statement = sa.select(VIEW).where(VIEW.c.name == view, VIEW.c.epoch == epoch).with_for_update()
+    row = connection.execute(statement).first()
+    if row is None:
+        raise Fenced(view=view, epoch=epoch)
+    return row
+
+
+def _drop(connection: Connection, row: sa.Row[tuple[object, ...]]) -> None:
+    for table in reversed(json.loads(row.tables)):
+        sa.Table(table["name"], sa.MetaData()).drop(connection, checkfirst=True)
+    connection.execute(sa.delete(POSITION).where(POSITION.c.view == row.name))

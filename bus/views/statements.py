@@ -1,0 +1,179 @@
+"""The SQL that merges staged records into a view's tables and computes its rows again. Built once for each view."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from bus.views.tables import LIVE, VERSION, Layout, Records, table_name
+
+Insert = sqlite.Insert | postgresql.Insert
+
+
+def insert_into(table: sa.Table, dialect: str) -> Insert:
+    """An INSERT that knows ON CONFLICT, in the database's dialect."""
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+
+
+def temporary(name: str, columns: Sequence[sa.Column[Any]], dialect: str) -> sa.Table:
+    """A temporary table; on PostgreSQL it is empty again after each transaction."""
+    options: dict[str, Any] = {"postgresql_on_commit": "DELETE ROWS"} if dialect == "postgresql" else {}
+    return sa.Table(name, sa.MetaData(), *columns, prefixes=["TEMPORARY"], **options)
+
+
+def newer(left: sa.FromClause, right: sa.FromClause) -> sa.ColumnElement[bool]:
+    """Whether the version of ``left`` is greater than that of ``right``."""
+    return sa.tuple_(*(left.c[name] for name in VERSION)) > sa.tuple_(*(right.c[name] for name in VERSION))
+
+
+class MergeStatements:
+    """Merging one source's staged records. ``stage``: its temporary table, columns as in the records table."""
+
+    def __init__(self, records: Records, touched: sa.Table | None, dialect: str, suffix: str) -> None:
+        self.stage = temporary(
+            table_name(f"s_{records.table.name}", suffix),
+            [sa.Column(column.name, column.type) for column in records.table.columns],
+            dialect,
+        )
+        self._records, self._table = records, records.table
+        self._joined = sa.and_(*(self._table.c[name] == self.stage.c[name] for name in records.key))
+        self.merge = self._merge(dialect)
+        self.versions = sa.select(
+            *(self.stage.c[name].label(f"new{name}") for name in VERSION),
+            *(self._table.c[name] for name in VERSION),
+        ).join_from(self.stage, self._table, self._joined)
+        self.old_keys = self.new_keys = None
+        if touched is not None:
+            self.old_keys, self.new_keys = self._old_keys(touched, dialect), self._new_keys(touched, dialect)
+            self.null_keys = self._null_keys()
+
+    def _merge(self, dialect: str) -> Insert:
+        """The staged records, where they are newer than what there is; sorted, so that lock order is one (K4)."""
+        names = [column.name for column in self._table.columns]
+        key = [self.stage.c[name] for name in self._records.key]
+        insert = insert_into(self._table, dialect)
+        insert = insert.from_select(names, sa.select(self.stage).where(sa.true()).order_by(*key))
+        return insert.on_conflict_do_update(
+            index_elements=list(self._records.key),
+            set_={name: insert.excluded[name] for name in names if name not in self._records.key},
+            where=sa.tuple_(*(insert.excluded[name] for name in VERSION))
+            > sa.tuple_(*(self._table.c[name] for name in VERSION)),
+        )
+
+    def _group(self, table: sa.Table) -> list[sa.ColumnElement[Any]]:
+        return [table.c[name] for name in self._records.group]
+
+    def _old_keys(self, touched: sa.Table, dialect: str) -> Insert:
+        """View keys that live records had which are about to change."""
+        group = self._group(self._table)
+        found = (
+            sa.select(*group)
+            .join_from(self.stage, self._table, self._joined)
+            .where(
+                newer(self.stage, self._table), self._table.c[LIVE].is_(True), *(part.is_not(None) for part in group)
+            )
+        )
+        return _insert_keys(touched, found, dialect)
+
+    def _new_keys(self, touched: sa.Table, dialect: str) -> Insert:
+        """View keys that live records are about to have."""
+        group = self._group(self.stage)
+        found = (
+            sa.select(*group)
+            .select_from(self.stage.outerjoin(self._table, self._joined))
+            .where(self._wins(), self.stage.c[LIVE].is_(True), *(part.is_not(None) for part in group))
+        )
+        return _insert_keys(touched, found, dialect)
+
+    def _wins(self) -> sa.ColumnElement[bool]:
+        return sa.or_(self._table.c[VERSION[0]].is_(None), newer(self.stage, self._table))
+
+    def _null_keys(self) -> sa.Select[Any]:
+        """By how much the number of live records without a view key is about to change."""
+
+        def without(table: sa.Table) -> sa.ColumnElement[int]:
+            missing = sa.or_(sa.false(), *(part.is_(None) for part in self._group(table)))
+            return sa.case((sa.and_(table.c[LIVE].is_(True), missing), 1), else_=0)
+
+        change = sa.func.coalesce(sa.func.sum(without(self.stage) - without(self._table)), 0)
+        return sa.select(change).select_from(self.stage.outerjoin(self._table, self._joined)).where(self._wins())
+
+
+def _insert_keys(touched: sa.Table, found: sa.Select[Any], dialect: str) -> Insert:
+    names = [column.name for column in touched.columns]
+    return insert_into(touched, dialect).from_select(names, found.distinct()).on_conflict_do_nothing()
+
+
+class RowStatements:
+    """Computing the rows of touched view keys from the records of all sources."""
+
+    def __init__(self, layout: Layout, dialect: str, suffix: str) -> None:
+        key = layout.shape.view.key
+        self.touched = temporary(
+            table_name(f"t_{layout.shape.view.name}", suffix),
+            [
+                sa.Column(f"g{i}", layout.rows.c[name].type, primary_key=True, autoincrement=False)
+                for i, name in enumerate(key)
+            ],
+            dialect,
+        )
+        best = [self._best(records) for records in layout.records]
+        self.upsert = self._upsert(layout, best, dialect)
+        self.delete = self._delete(layout)
+
+    def _on_group(self, table: sa.FromClause, group: Sequence[str]) -> sa.ColumnElement[bool]:
+        pairs = zip(group, self.touched.columns, strict=True)
+        return sa.and_(*(table.c[name] == column for name, column in pairs))
+
+    def _best(self, records: Records) -> sa.Subquery:
+        """Of each touched key the live record of highest rank: null lowest, the record's key last."""
+        table = records.table
+        order = [table.c[name].desc().nulls_last() for name in records.rank]
+        order += [table.c[name].desc() for name in records.key]
+        touched = list(self.touched.columns)
+        place = sa.func.row_number().over(partition_by=touched, order_by=order).label("place")
+        ranked = (
+            sa.select(*touched, *(table.c[column].label(name) for name, column in records.shown), place)
+            .join_from(self.touched, table, self._on_group(table, records.group))
+            .where(table.c[LIVE].is_(True))
+            .subquery()
+        )
+        return sa.select(ranked).where(ranked.c.place == 1).subquery()
+
+    def _upsert(self, layout: Layout, best: Sequence[sa.Subquery], dialect: str) -> Insert:
+        key, source = layout.shape.view.key, self._joined(best)
+        shown = {
+            name: subquery.c[name]
+            for records, subquery in zip(layout.records, best, strict=True)
+            for name, _ in records.shown
+        }
+        present = sa.or_(sa.false(), *(subquery.c.place.is_not(None) for subquery in best))
+        found = sa.select(*self.touched.columns, *shown.values()).select_from(source)
+        found = found.where(present).order_by(*self.touched.columns)
+        insert = insert_into(layout.rows, dialect).from_select([*key, *shown], found)
+        if not shown:
+            return insert.on_conflict_do_nothing()
+        changes = {name: insert.excluded[name] for name in shown}
+        return insert.on_conflict_do_update(index_elements=list(key), set_=changes)
+
+    def _joined(self, best: Sequence[sa.Subquery]) -> sa.FromClause:
+        source: sa.FromClause = self.touched
+        for subquery in best:
+            names = [column.name for column in self.touched.columns]
+            source = source.outerjoin(subquery, self._on_group(subquery, names))
+        return source
+
+    def _delete(self, layout: Layout) -> sa.Delete:
+        """Rows whose last live record went."""
+        key = [layout.rows.c[name] for name in layout.shape.view.key]
+        gone = sa.select(*self.touched.columns).where(
+            *(
+                ~sa.exists().where(self._on_group(records.table, records.group), records.table.c[LIVE].is_(True))
+                for records in layout.records
+            )
+        )
+        matching = key[0].in_(gone) if len(key) == 1 else sa.tuple_(*key).in_(gone)
+        return sa.delete(layout.rows).where(matching)
