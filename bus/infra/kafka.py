@@ -104,13 +104,19 @@ class Admin:
     def __init__(self, connection: KafkaConnection, *, timeout_s: float = 10.0) -> None:
         self._connection = connection
         milliseconds = int(timeout_s * 1_000)
-        with _translated():
+        try:
             self._client = _Client(
                 **connection.kafka_python(),
                 client_id="bus-admin",
                 bootstrap_timeout_ms=milliseconds,
                 request_timeout_ms=milliseconds,
             )
+        except (kafka_errors.KafkaError, OSError) as error:
+            # kafka-python 3.0.12 tries a refused password again until its time-out, and then reports only that
+            raise BrokerUnavailable(
+                f"Kafka at {connection.bootstrap} did not let '{connection.username}' in within {timeout_s:g} s: it "
+                "does not answer, or the password is wrong. Operators: `bus status`, `bus up`."
+            ) from error
 
     def close(self) -> None:
         """Give the connection back."""
@@ -252,21 +258,16 @@ class Admin:
 
 
 class _Client(KafkaAdminClient):  # type: ignore[misc]
-    """As it is, but a failed construction leaves no thread behind, and a wrong password is called so.
-
-    (kafka-python 3.0.12 goes on trying until the bootstrap's time-out and then reports only that.)
-    """
+    """As it is, but a failed construction leaves no thread behind."""
 
     def __init__(self, **configs: Any) -> None:
         try:
             super().__init__(**configs)
-        except BaseException as error:
-            if not hasattr(self, "_net"):
-                raise
-            refusals = list(self._manager._auth_failures.values())
-            self._client.close()
-            self._net.stop()
-            raise (refusals[0] if refusals else error) from error
+        except BaseException:
+            if hasattr(self, "_net"):
+                self._client.close()
+                self._net.stop()
+            raise
 
 
 @contextlib.contextmanager
@@ -274,8 +275,6 @@ def _translated() -> Iterator[None]:
     """Kafka's errors as the bus's: what passes by itself is BrokerUnavailable, a refusal is BusError."""
     try:
         yield
-    except kafka_errors.SaslAuthenticationFailedError as error:
-        raise BrokerUnavailable(f"Kafka refused the password of the bus: {error}") from error
     except kafka_errors.KafkaError as error:
         if isinstance(error, kafka_errors.RetriableError):
             raise BrokerUnavailable() from error
