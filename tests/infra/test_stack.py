@@ -278,8 +278,9 @@ def _topics(stack: LocalStack) -> set[str]:
 
 def test_log_is_rolled(home: Path) -> None:
     """A log that grows past its bound is kept once and starts anew, while its writer goes on."""
-    chatty = (sys.executable, "-uc", "import time\nwhile True: print('x' * 100_000); time.sleep(0.001)")
-    light(home, Program("worker", chatty)).up()
-    rolled = home / "log" / "worker.log.1"
-    eventually(rolled.exists, timeout_s=60)
-    assert (home / "log" / "worker.log").stat().st_size < rolled.stat().st_size
+    script = "import time\nprint('x' * 22_000_000, flush=True)\nwhile True: print('tick', flush=True); time.sleep(0.05)"
+    light(home, Program("worker", (sys.executable, "-c", script))).up()
+    log, rolled = home / "log" / "worker.log", home / "log" / "worker.log.1"
+    eventually(lambda: rolled.exists() and log.stat().st_size < 1_000_000)
+    assert rolled.stat().st_size > 20_000_000
+    eventually(lambda: log.read_text().endswith("tick\n"))
