@@ -1,0 +1,213 @@
+"""The audit log: appended before data leaves, chained by hash, committed in groups (K10).
+
+The chain is kept by whoever holds the table's write lock: SQLite's, or an advisory lock on PostgreSQL. A tail
+that was cut off is not seen by the chain alone: `verify` takes an anchor (the head as kept elsewhere) for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import json
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from bus.audit.store import ENTRIES, LAST, LOCK, METADATA
+from bus.core.chain import GENESIS, canonical, link
+from bus.errors import AuditUnavailable, BusError
+from bus.infra.database import create_tables, translated_errors, write
+
+GROUP: Final = 500
+PAGE: Final = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The newest entry: what an anchor keeps elsewhere. Sequence 0 is the empty log."""
+
+    sequence: int
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry as stored."""
+
+    sequence: int
+    body: Mapping[str, Any]
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``ok``: the chain holds. ``first_bad``: the first sequence number that does not. ``unclosed``: openings of
+    streamed answers without a closing entry (the process died, or is still streaming)."""
+
+    entries: int
+    ok: bool
+    first_bad: int | None
+    head: Head
+    unclosed: tuple[int, ...] = ()
+
+
+_Waiting = tuple[Mapping[str, Any], "Future[int]"]
+
+
+def _utc_now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+class AuditLog:
+    """The log in the governance database. One thread writes; callers wait for the commit of their group."""
+
+    def __init__(self, engine: Engine, *, clock: Callable[[], dt.datetime] = _utc_now) -> None:
+        self._engine = engine
+        self._clock = clock
+        create_tables(engine, METADATA)
+        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._writer: threading.Thread | None = None
+        self._closed = False
+
+    async def append(self, body: Mapping[str, Any]) -> int:
+        """Appends an entry; returns its sequence number once it is durable. Raises `AuditUnavailable`."""
+        return await asyncio.shield(asyncio.wrap_future(self._enqueue(body)))
+
+    def append_sync(self, body: Mapping[str, Any]) -> int:
+        """The same for callers without an event loop."""
+        return self._enqueue(body).result()
+
+    def close(self) -> None:
+        """Writes what waits, then ends the writer; further entries are refused."""
+        with self._lock:
+            self._closed = True
+            writer = self._writer
+        if writer is not None:
+            self._waiting.put(None)
+            writer.join()
+
+    def _enqueue(self, body: Mapping[str, Any]) -> Future[int]:
+        try:
+            canonical(body)
+        except (TypeError, ValueError) as error:
+            raise AuditUnavailable() from error
+        waiting: Future[int] = Future()
+        with self._lock:
+            if self._closed:
+                raise AuditUnavailable()
+            if self._writer is None:
+                self._writer = threading.Thread(target=self._write, name="audit", daemon=True)
+                self._writer.start()
+            self._waiting.put((dict(body), waiting))
+        return waiting
+
+    def _write(self) -> None:
+        while (first := self._waiting.get()) is not None:
+            group, last = self._gather(first)
+            self._commit(group)
+            if last:
+                return
+
+    def _gather(self, first: _Waiting) -> tuple[list[_Waiting], bool]:
+        """All that waits by now: while one group is being written, the next one fills."""
+        group = [first]
+        while len(group) < GROUP:
+            try:
+                item = self._waiting.get_nowait()
+            except queue.Empty:
+                break
+            if item is None:
+                return group, True
+            group.append(item)
+        return group, False
+
+    def _commit(self, group: Sequence[_Waiting]) -> None:
+        try:
+            with translated_errors(), write(self._engine) as connection:
+                sequences = self._append(connection, [body for body, _ in group])
+        except (BusError, sa.exc.SQLAlchemyError) as error:
+            for _, waiting in group:
+                failure = AuditUnavailable()
+                failure.__cause__ = error
+                waiting.set_exception(failure)
+        else:
+            for (_, waiting), sequence in zip(group, sequences, strict=True):
+                waiting.set_result(sequence)
+
+    def _append(self, connection: Connection, bodies: Sequence[Mapping[str, Any]]) -> list[int]:
+        if connection.dialect.name == "postgresql":
+            connection.execute(LOCK)
+        last = connection.execute(LAST).first()
+        sequence, hash_ = (last.sequence, last.hash) if last is not None else (0, GENESIS)
+        rows = []
+        at = self._clock().isoformat(timespec="milliseconds")
+        for body in bodies:
+            sequence += 1
+            text = canonical({**body, "at": at})
+            hash_ = link(hash_, sequence, text)
+            rows.append({"sequence": sequence, "body": text.decode(), "hash": hash_})
+        connection.execute(ENTRIES.insert(), rows)
+        return [int(row["sequence"]) for row in rows]
+
+    def head(self) -> Head:
+        """The newest entry. Raises `DatabaseUnavailable`."""
+        with translated_errors(), self._engine.connect() as connection:
+            last = connection.execute(LAST).first()
+        return Head(last.sequence, last.hash) if last is not None else Head(0, GENESIS)
+
+    def entries(self, *, after: int = 0, limit: int = 100) -> list[Entry]:
+        """Entries after a sequence number, oldest first. Raises `DatabaseUnavailable`."""
+        with translated_errors(), self._engine.connect() as connection:
+            rows = connection.execute(_page(after, limit)).all()
+        return [Entry(row.sequence, json.loads(row.body), row.hash) for row in rows]
+
+    def recent(self, limit: int = 100) -> list[Entry]:
+        """The newest entries, newest first. Raises `DatabaseUnavailable`."""
+        query = sa.select(ENTRIES).order_by(ENTRIES.c.sequence.desc()).limit(limit)
+        with translated_errors(), self._engine.connect() as connection:
+            rows = connection.execute(query).all()
+        return [Entry(row.sequence, json.loads(row.body), row.hash) for row in rows]
+
+    def verify(self, anchor: Head | None = None) -> Verdict:
+        """Follows the whole chain. ``anchor``: a head kept elsewhere; a log cut before it, or rewritten below it,
+        is bad. Raises `DatabaseUnavailable`."""
+        count, hash_, opened = 0, GENESIS, dict[int, None]()
+        for sequence, body, stored in self._rows():
+            hash_ = link(hash_, count + 1, body.encode())
+            forged = anchor is not None and anchor.sequence == count + 1 and anchor.hash != hash_
+            if sequence != count + 1 or hash_ != stored or forged:
+                return Verdict(count, ok=False, first_bad=count + 1, head=Head(count, hash_))
+            count += 1
+            _follow(opened, sequence, json.loads(body))
+        if anchor is not None and anchor.sequence > count:
+            return Verdict(count, ok=False, first_bad=count + 1, head=Head(count, hash_))
+        return Verdict(count, ok=True, first_bad=None, head=Head(count, hash_), unclosed=tuple(opened))
+
+    def _rows(self) -> Iterator[tuple[int, str, str]]:
+        after = 0
+        while True:
+            with translated_errors(), self._engine.connect() as connection:
+                page = connection.execute(_page(after, PAGE)).all()
+            yield from ((row.sequence, row.body, row.hash) for row in page)
+            if len(page) < PAGE:
+                return
+            after = page[-1].sequence
+
+
+def _page(after: int, limit: int) -> sa.Select[Any]:
+    return sa.select(ENTRIES).where(ENTRIES.c.sequence > after).order_by(ENTRIES.c.sequence).limit(limit)
+
+
+def _follow(opened: dict[int, None], sequence: int, body: Mapping[str, Any]) -> None:
+    """Keeps the openings that no closing entry has answered yet."""
+    if body.get("kind") == "disclosure" and body.get("rows") is None:
+        opened[sequence] = None
+    elif body.get("kind") == "closing":
+        opened.pop(body.get("opening", 0), None)
