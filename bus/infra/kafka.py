@@ -18,32 +18,19 @@ from typing import Any, Literal
 from kafka import KafkaAdminClient, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.admin import (
-    ACL,
-    ACLFilter,
-    ACLOperation,
-    ACLPermissionType,
-    ACLResourcePatternType,
     ConfigResource,
     ConfigResourceType,
     OffsetSpec,
-    ResourcePattern,
-    ResourcePatternFilter,
-    ResourceType,
     ScramMechanism,
     UserScramCredentialUpsertion,
 )
 
 from bus.errors import BrokerUnavailable, BusError
+from bus.infra.acl import EVERYTHING, Acl, exactly, from_kafka, to_kafka
 
-Operation = Literal[
-    "ALL", "READ", "WRITE", "CREATE", "DELETE", "ALTER", "DESCRIBE", "DESCRIBE_CONFIGS", "ALTER_CONFIGS"
-]
-Resource = Literal["TOPIC", "GROUP", "CLUSTER", "TRANSACTIONAL_ID"]
-Pattern = Literal["LITERAL", "PREFIXED"]
+__all__ = ["Acl", "Admin", "KafkaConnection"]
 
 SCRAM_ITERATIONS = 8192
-_PREFIX = "User:"
-_ANY_HOST = "*"
 _EFFECTIVE_S = 10.0
 
 
@@ -82,17 +69,6 @@ class KafkaConnection:
             "sasl_plain_username": self.username,
             "sasl_plain_password": self.password,
         }
-
-
-@dataclass(frozen=True, slots=True)
-class Acl:
-    """`principal` (without "User:") may do `operation` on a resource, or on all whose name starts with `name`."""
-
-    principal: str
-    operation: Operation
-    resource_type: Resource
-    name: str
-    pattern: Pattern = "LITERAL"
 
 
 class Admin:
@@ -183,12 +159,9 @@ class Admin:
 
     def acls(self) -> set[Acl]:
         """Every ACL that allows something from any host (the bus makes no others)."""
-        anything = ResourcePatternFilter(ResourceType.ANY, None, ACLResourcePatternType.ANY)
         with _translated():
-            found, _ = self._client.describe_acls(
-                ACLFilter(None, _ANY_HOST, ACLOperation.ANY, ACLPermissionType.ALLOW, anything)
-            )
-        return {_from_kafka(item) for item in found}
+            found, _ = self._client.describe_acls(EVERYTHING)
+        return {from_kafka(item) for item in found}
 
     def ensure_acls(self, wanted: Iterable[Acl]) -> None:
         """Create what is missing of `wanted`; returns when all of it is in force. Others stay."""
@@ -197,7 +170,7 @@ class Admin:
         if not missing:
             return
         with _translated():
-            failed = self._client.create_acls([_to_kafka(acl) for acl in missing])["failed"]
+            failed = self._client.create_acls([to_kafka(acl) for acl in missing])["failed"]
         if failed:
             raise BusError(f"Kafka refused {len(failed)} ACLs: {', '.join({error.__name__ for error in failed})}")
         _until(lambda: all_wanted <= self.acls(), "new ACLs")
@@ -208,7 +181,7 @@ class Admin:
         if not all_unwanted:
             return
         with _translated():
-            results = self._client.delete_acls([_filter_for(acl) for acl in all_unwanted])
+            results = self._client.delete_acls([exactly(acl) for acl in all_unwanted])
             for _, _, error in results:
                 if error is not kafka_errors.NoError:
                     raise error()
@@ -290,32 +263,3 @@ def _until(holds: Callable[[], bool], what: str) -> None:
         if time.monotonic() > deadline:
             raise BrokerUnavailable(f"Kafka accepted, but does not show: {what}")
         time.sleep(0.02)
-
-
-def _to_kafka(acl: Acl) -> ACL:
-    resource = ResourcePattern(ResourceType[acl.resource_type], acl.name, ACLResourcePatternType[acl.pattern])
-    operation = ACLOperation[acl.operation]
-    return ACL(_PREFIX + acl.principal, _ANY_HOST, operation, ACLPermissionType.ALLOW, resource)
-
-
-def _filter_for(acl: Acl) -> ACLFilter:
-    exact = _to_kafka(acl)
-    resource = exact.resource_pattern
-    return ACLFilter(
-        exact.principal,
-        exact.host,
-        exact.operation,
-        exact.permission_type,
-        ResourcePatternFilter(resource.resource_type, resource.resource_name, resource.pattern_type),
-    )
-
-
-def _from_kafka(item: ACL) -> Acl:
-    resource = item.resource_pattern
-    return Acl(
-        principal=item.principal.removeprefix(_PREFIX),
-        operation=item.operation.name,
-        resource_type=resource.resource_type.name,
-        name=resource.resource_name,
-        pattern=resource.pattern_type.name,
-    )

@@ -152,7 +152,7 @@ def test_principal_without_acls_may_nothing(kafka_admin: Admin, kafka: KafkaConn
         _send(stranger, topic)
     with Admin(stranger) as admin:
         assert admin.topics() == set()
-        with pytest.raises(BusError, match="[Aa]uthoriz"):
+        with pytest.raises(BusError, match="refused"):
             admin.acls()
 
 

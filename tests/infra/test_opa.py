@@ -19,7 +19,10 @@ from bus.infra.stack import LocalStack, Secrets
 from bus.infra.stack.opa import BUNDLE_KEY, BUNDLE_PATH, BUNDLE_TOKEN, OPA_TOKEN
 from tests.conftest import DOWNLOADS, ROOT, eventually
 
-RULE = "package bus.access\n\ndefault allow := false\n\nallow if input.n > {limit}\n"
+RULE = (
+    "package bus.access\n\ndefault allow := false\n\nallow if input.n > {limit}\n\ninclude if input.row.n > {limit}\n"
+)
+UCAST = "application/vnd.opa.ucast.all+json"
 
 
 class BundleServer:
@@ -59,9 +62,16 @@ class Opa:
         self._binary = binary
 
     def ask(
-        self, method: str, path: str, body: object = None, token: str | None = None, anonymous: bool = False
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        token: str | None = None,
+        anonymous: bool = False,
+        accept: str = "application/json",
     ) -> tuple[int, Any]:
-        headers = {"Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json", "Accept": accept}
         if not anonymous:
             headers["Authorization"] = f"Bearer {token or self.secrets.token(OPA_TOKEN)}"
         data = body.encode() if isinstance(body, str) else json.dumps(body).encode() if body is not None else None
@@ -114,10 +124,11 @@ def test_token_decides(opa: Opa) -> None:
 
 
 def test_filter_is_allowed(opa: Opa) -> None:
-    """The Compile API of the bus's package answers."""
-    body = {"input": {}, "unknowns": ["input.n"], "options": {"targetSQLTableMappings": {}}}
-    assert opa.ask("POST", "/v1/compile/bus/access/allow", body)[0] != 401
-    assert opa.ask("POST", "/v1/compile/bus/access/allow", body, anonymous=True)[0] == 401
+    """The Compile API answers for the bus's package, to those who hold the token."""
+    body = {"input": {}, "unknowns": ["input.row"]}
+    status, answer = opa.ask("POST", "/v1/compile/bus/access/include", body, accept=UCAST)
+    assert (status, answer["result"]["query"]["operator"]) == (200, "gt")
+    assert opa.ask("POST", "/v1/compile/bus/access/include", body, accept=UCAST, anonymous=True)[0] == 401
 
 
 @pytest.mark.parametrize("anonymous", [True, False])

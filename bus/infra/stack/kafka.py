@@ -54,7 +54,7 @@ class KafkaNode:
         private_folder(self.folder)
         content = _properties(_server(self, secrets))
         write_private(self.folder / "server.properties", content)
-        write_private(self.folder / "log4j2.properties", _resource("log4j2.properties"))
+        write_private(self.folder / "log4j2.xml", _resource("log4j2.xml"))
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def format_argv(self, secrets: Secrets) -> list[str]:
@@ -79,7 +79,7 @@ class KafkaNode:
     def part(self, version: str) -> Part:
         """The process."""
         argv = [str(self.java), _HEAP, "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError", "-Xshare:auto"]
-        argv += [f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}", "-Duser.timezone=UTC"]
+        argv += [f"-Dlog4j2.configurationFile={self.folder / 'log4j2.xml'}", "-Duser.timezone=UTC"]
         argv += ["-Djava.awt.headless=true", "-cp", f"{self.jars}/*", "kafka.Kafka"]
         argv.append(str(self.folder / "server.properties"))
         return Part("kafka", tuple(argv), port=self.port, version=version)

@@ -103,9 +103,7 @@ class LocalStack:
         return self.home / "run"
 
     def _connection(self, bootstrap: str, principal: str) -> KafkaConnection:
-        return KafkaConnection(
-            bootstrap=bootstrap, username=principal, password=self.secrets.kafka_password(principal)
-        )
+        return KafkaConnection(bootstrap=bootstrap, username=principal, password=self.secrets.kafka_password(principal))
 
     def _fetch(self) -> tuple[Path | None, Path | None, Path | None]:
         """Java, Kafka's jars, OPA; None for what is not ours."""

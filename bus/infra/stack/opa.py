@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -41,11 +40,12 @@ class OpaServer:
     def configure(self, secrets: Secrets) -> str:
         """Write the configuration and return its digest."""
         private_folder(self.folder)
-        contents = {
-            "config.json": json.dumps(_config(self.web, secrets), indent=1),
-            "authz.rego": resources.files("bus.infra.stack").joinpath("authz.rego").read_text(),
-            "data.json": json.dumps({"system": {"token_sha256": [_sha256(secrets.token(OPA_TOKEN))]}}),
-        }
+        contents = configuration(
+            self.web,
+            token=secrets.token(OPA_TOKEN),
+            bundle_token_path=secrets.token_path(BUNDLE_TOKEN),
+            public_key=secrets.public_key(BUNDLE_KEY).read_text(),
+        )
         for name, content in contents.items():
             write_private(self.folder / name, content)
         return _sha256("\0".join(contents.values()))[:16]
@@ -59,20 +59,31 @@ class OpaServer:
         return Part("opa", tuple(argv), port=self.port, version=version)
 
 
-def _config(web: str, secrets: Secrets) -> Mapping[str, object]:
+def configuration(web: str, *, token: str, bundle_token_path: Path, public_key: str) -> dict[str, str]:
+    """The files that an OPA of the bus starts with, by name: ``config.json``, ``authz.rego``, ``data.json``.
+
+    `web` is the URL that serves the bundle, `token` what callers of OPA send (only its hash is written), and
+    `bundle_token_path` the file, as OPA sees it, with the token that OPA sends to `web`.
+    """
     return {
-        "services": {
-            "bus": {"url": web, "credentials": {"bearer": {"token_path": str(secrets.token_path(BUNDLE_TOKEN))}}}
-        },
-        "keys": {BUNDLE_KEY_ID: {"algorithm": "ES256", "key": secrets.public_key(BUNDLE_KEY).read_text()}},
-        "bundles": {
-            "rules": {
-                "service": "bus",
-                "resource": BUNDLE_PATH,
-                "polling": {"min_delay_seconds": 0, "max_delay_seconds": 1, "long_polling_timeout_seconds": 20},
-                "signing": {"keyid": BUNDLE_KEY_ID},
-            }
-        },
+        "config.json": json.dumps(_config(web, bundle_token_path, public_key), indent=1),
+        "authz.rego": resources.files("bus.infra.stack").joinpath("authz.rego").read_text(),
+        "data.json": json.dumps({"system": {"token_sha256": [_sha256(token)]}}),
+    }
+
+
+def _config(web: str, bundle_token_path: Path, public_key: str) -> dict[str, object]:
+    rules = {
+        "service": "bus",
+        "resource": BUNDLE_PATH,
+        "polling": {"min_delay_seconds": 0, "max_delay_seconds": 1, "long_polling_timeout_seconds": 20},
+        "signing": {"keyid": BUNDLE_KEY_ID},
+    }
+    return {
+        "services": {"bus": {"url": web, "credentials": {"bearer": {"token_path": str(bundle_token_path)}}}},
+        "keys": {BUNDLE_KEY_ID: {"algorithm": "ES256", "key": public_key}},
+        "bundles": {"rules": rules},
+        # without a status plugin there is no /v1/status; nothing is printed
         "status": {"console": False},
     }
 

@@ -64,7 +64,7 @@ def _candidate() -> int:
     A port inside it can be taken by any client while our server restarts; a client of the server itself,
     reconnecting over and over, may even connect to its own socket and so lock the server out for good.
     """
-    return random.randrange(_LOWEST, _first_ephemeral())  # not a secret
+    return random.randrange(_LOWEST, _first_ephemeral())  # noqa: S311 - not a secret
 
 
 def _first_ephemeral() -> int:

@@ -116,8 +116,9 @@ class Supervisor:
         self._take_over()
         self._record()
         while self._told is None:
-            # a list, since `any` would stop at the first change
-            if any([keeper.tend(time.monotonic()) for keeper in self._keepers]):
+            now = time.monotonic()
+            changed = [keeper.part.name for keeper in self._keepers if keeper.tend(now)]
+            if changed:
                 self._record()
             self._sleep()
         _say(f"ending on {self._told.name}")
@@ -224,7 +225,9 @@ def _roll(log: Path) -> None:
 
 
 def _say(text: str) -> None:
-    print(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), text, flush=True)
+    """One line for ``supervisor.log``, which is this process's standard output."""
+    sys.stdout.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text}\n")
+    sys.stdout.flush()
 
 
 def main() -> None:
