@@ -7,7 +7,6 @@ integer out of range, an over-long number: E19) is judged by the slow path, as i
 
 from __future__ import annotations
 
-import datetime as dt
 import io
 import json
 from collections.abc import Iterator, Sequence
@@ -20,13 +19,11 @@ import avro.schema
 import fastavro
 import numpy as np
 import pyarrow as pa
-import pyruhvro
 
 from bus.contracts.columns import out_of_calendar
+from bus.contracts.fast import FastPath, raise_unless_of_rust, sample
 from bus.contracts.physical import (
-    UTC_MICROS,
     arrow_type,
-    base_name,
     decimal_of,
     is_flat,
     physical_schema,
@@ -70,7 +67,7 @@ class Codec:
         self.arrow = pa.schema([pa.field(f.name, arrow_type(f.avro), f.nullable) for f in self.contract.fields])
         self._physical = physical_schema(schema)
         self._parsed = fastavro.parse_schema(self._physical)
-        self._text = json.dumps(self._physical)
+        self._fast = FastPath(self.contract.fields, self.arrow, self._physical)
         self._reference: Any = None
         decimals = (field for field in self.contract.fields if field.kind is Kind.DECIMAL)
         self._decimals = {field.name: (decimal_of(field.avro)[1], field.avro.get("size")) for field in decimals}
@@ -78,13 +75,13 @@ class Codec:
 
     def _probe(self) -> bool:
         """Whether the fast path reads and writes a record of this schema as the slow one does."""
-        samples = [_sample(self.contract.fields, nulls=nulls) for nulls in (False, True)]
+        samples = [sample(self.contract.fields, nulls=nulls) for nulls in (False, True)]
         try:
             values = [self.encode(sample) for sample in samples]
-            batch = self._read_fast(values)
-            return batch.to_pylist() == samples and self._write_fast(batch) == values
+            batch = self._fast.read(values)
+            return batch.to_pylist() == samples and self._fast.write(batch) == values
         except BaseException as error:
-            _raise_unless_of_rust(error)
+            raise_unless_of_rust(error)
             return False
 
     # One at a time
@@ -121,7 +118,7 @@ class Codec:
     def _decode_by_reference(self, data: bytes) -> None:
         """Unusual bytes may still be Avro (maps in blocks, padded numbers). Avro's own reader refuses what is not."""
         if self._reference is None:
-            self._reference = avro.schema.parse(self._text)
+            self._reference = avro.schema.make_avsc_object(self._physical)
         decoder = avro.io.BinaryDecoder(io.BytesIO(data))
         avro.io.DatumReader(self._reference).read(decoder)
 
@@ -180,10 +177,10 @@ class Codec:
             yield self._one_by_one(values, start)
             return
         try:
-            batch = self._read_fast(values)
+            batch = self._fast.read(values)
             doubtful = self._doubtful(batch, values)
         except BaseException as error:
-            _raise_unless_of_rust(error)
+            raise_unless_of_rust(error)
             middle = len(values) // 2
             yield from self._parts(values[:middle], start)
             yield from self._parts(values[middle:], start + middle)
@@ -205,7 +202,7 @@ class Codec:
         """Rows whose bytes the fast path does not write again as they were, or whose values nobody can hold."""
         doubt = np.zeros(len(values), dtype=bool)
         # Joined first: comparing two strings costs a fifth of comparing two columns.
-        written = self._write_fast(batch)
+        written = self._fast.write(batch)
         if b"".join(written) != b"".join(values) or list(map(len, written)) != list(map(len, values)):
             doubt |= np.fromiter((a != b for a, b in zip(written, values, strict=True)), dtype=bool, count=len(values))
         for column in batch.columns:
@@ -245,30 +242,7 @@ class Codec:
         for field, column in zip(self.contract.fields, batch.columns, strict=True):
             if column.null_count and not field.nullable:
                 raise ValueError(f"'{field.name}' of {self.contract.id} may not be null")
-        return self._write_fast(batch) if self.fast else [self.encode(record) for record in batch.to_pylist()]
-
-    def _read_fast(self, values: list[bytes]) -> pa.RecordBatch:
-        raw = pyruhvro.deserialize_array(values, self._text)
-        columns = [_as_column(column, field.type) for column, field in zip(raw.columns, self.arrow, strict=True)]
-        for column in columns:
-            if pa.types.is_string(column.type) and _has_nul(column):
-                raise ValueError("text with U+0000")
-        return pa.RecordBatch.from_arrays(columns, schema=self.arrow)
-
-    def _write_fast(self, batch: pa.RecordBatch) -> list[bytes]:
-        if batch.num_rows == 0:
-            return []
-        columns = [
-            _as_raw(column, base_name(field.avro), _logical(field.avro))
-            for column, field in zip(batch.columns, self.contract.fields, strict=True)
-        ]
-        fields = [
-            pa.field(field.name, column.type, field.nullable)
-            for field, column in zip(self.contract.fields, columns, strict=True)
-        ]
-        raw = pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
-        parts = pyruhvro.serialize_record_batch(raw, self._text, 1)
-        return [value for part in parts for value in part.to_pylist()]
+        return self._fast.write(batch) if self.fast else [self.encode(record) for record in batch.to_pylist()]
 
 
 def as_json_text(value: Any) -> str:
@@ -280,56 +254,3 @@ def _json_default(value: Any) -> str:
     if isinstance(value, bytes):
         return value.hex()
     return str(value.isoformat()) if hasattr(value, "isoformat") else str(value)
-
-
-def _logical(avro: Any) -> str | None:
-    while isinstance(avro, dict) and isinstance(avro.get("type"), dict):
-        avro = avro["type"]
-    return avro.get("logicalType") if isinstance(avro, dict) else None
-
-
-def _as_column(column: pa.Array, wanted: pa.DataType) -> pa.Array:
-    """What the fast path gives, in the type of the contract's column: instants get their zone, floats 64 bits."""
-    if column.type.equals(wanted):
-        return column
-    if wanted.equals(UTC_MICROS):
-        return column.cast(pa.timestamp("us")).view(UTC_MICROS)
-    return column.cast(wanted)
-
-
-def _as_raw(column: pa.Array, base: str, logical: str | None) -> pa.Array:
-    if logical == "timestamp-millis":
-        return column.view(pa.timestamp("us")).cast(pa.timestamp("ms"))
-    if logical == "timestamp-micros":
-        return column.view(pa.timestamp("us"))
-    return column.cast(pa.float32()) if base == "float" else column
-
-
-def _has_nul(column: pa.Array) -> bool:
-    data = column.buffers()[2]
-    return data is not None and bool((np.frombuffer(data, dtype=np.uint8) == 0).any())
-
-
-def _sample(fields: tuple[FieldContract, ...], *, nulls: bool) -> dict[str, Any]:
-    values: dict[Kind, Any] = {
-        Kind.TEXT: "é好",
-        Kind.INTEGER: -(2**31),
-        Kind.NUMBER: -1.5,
-        Kind.BOOLEAN: True,
-        Kind.DATE: dt.date(1949, 10, 1),
-        Kind.TIMESTAMP: dt.datetime(1969, 12, 31, 23, 59, 59, 999_000, tzinfo=dt.UTC),
-    }
-    return {
-        field.name: None
-        if nulls and field.nullable
-        else field.avro["symbols"][-1]
-        if base_name(field.avro) == "enum"
-        else values[field.kind]
-        for field in fields
-    }
-
-
-def _raise_unless_of_rust(error: BaseException) -> None:
-    """A Rust panic reaches Python as a BaseException; Ctrl-C and the like are not ours to keep."""
-    if not isinstance(error, Exception) and type(error).__module__ != "pyo3_runtime":
-        raise error

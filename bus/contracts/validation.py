@@ -40,6 +40,7 @@ class Validator:
         self.rules: tuple[FieldRules, ...] = tuple(
             rules_of(field, is_key=field.name in contract.key) for field in contract.fields
         )
+        self._rules = {rules.field.name: rules for rules in self.rules}
         self.names = tuple(field.name for field in contract.fields)
         self.defaults = {doc["name"]: doc["default"] for doc in contract.schema["fields"] if _plain_default(doc)}
         self._known = frozenset(self.names)
@@ -67,6 +68,26 @@ class Validator:
             if value is not None:
                 whole[field.name] = _normal(field, value)
         return whole
+
+    def key_violations(self, key: Any) -> list[Violation]:
+        """As `violations`, for the key fields alone (a delete has no others)."""
+        if not isinstance(key, Mapping):
+            return [Violation("(key)", "an object with the key's fields", _said(key))]
+        names = self.contract.key
+        found = [violation for name in names if (violation := self._check(self.rule(name), key)) is not None]
+        return found + [
+            Violation(str(name)[:_SHOWN], f"only the key: {', '.join(names)}", "another field")
+            for name in key
+            if name not in names
+        ]
+
+    def normal_key(self, key: Mapping[str, Any]) -> list[Any]:
+        """The values of a key without violations, in the contract's order and in their one form."""
+        return [_normal(self.rule(name).field, key[name]) for name in self.contract.key]
+
+    def rule(self, name: str) -> FieldRules:
+        """The rules of one field. Raises KeyError."""
+        return self._rules[name]
 
     def _check(self, rules: FieldRules, record: Mapping[str, Any]) -> Violation | None:
         field = rules.field
