@@ -143,7 +143,11 @@ def _converts(value: Any, arrow_type: pa.DataType) -> bool:
 def _column_rules(rules: FieldRules, column: pa.Array) -> list[Callable[[pa.Array], Mask]]:
     field, found = rules.field, []
     if field.kind is Kind.TEXT:
-        found.append(_each_different((*rules.form[1:], *rules.stated)) if _needs_python(rules) else _with_nul)
+        found.append(_with_nul)
+        if rules.filled:
+            found.append(lambda values: _numpy(pc.fill_null(pc.equal(values, ""), fill_value=False)))
+        if python := (*rules.form[2:], *rules.stated):
+            found.append(_each_different(python))
     elif field.kind is Kind.NUMBER:
         found.append(_not_finite if base_name(field.avro) == "double" else _not_float32)
     elif field.kind is Kind.BYTES and len(rules.form) > 1:
@@ -154,10 +158,6 @@ def _column_rules(rules: FieldRules, column: pa.Array) -> list[Callable[[pa.Arra
         low, high = limit_of(field, field.minimum), limit_of(field, field.maximum)
         found.append(lambda values: _outside(values, low, high))
     return found
-
-
-def _needs_python(rules: FieldRules) -> bool:
-    return bool(rules.stated) or len(rules.form) > 2
 
 
 def _each_different(rules: tuple[Rule, ...]) -> Callable[[pa.Array], Mask]:

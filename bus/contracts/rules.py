@@ -39,21 +39,19 @@ class FieldRules:
     field: FieldContract
     form: tuple[Rule, ...]
     stated: tuple[Rule, ...]
+    filled: bool = False  # text that may not be empty
 
     def broken(self, value: Any) -> str | None:
         """What was expected of a value that is not null, or None where it keeps every rule."""
         for expected, holds in (*self.form, *self.stated):
             if not holds(value):
                 return expected
-        return None
+        return "text that is not empty" if self.filled and not value else None
 
 
 def rules_of(field: FieldContract, *, is_key: bool) -> FieldRules:
     """The rules of a field. Key fields may not be empty text: nobody could tell such a key from a missing one."""
-    stated = list(_stated(field))
-    if is_key and field.kind is Kind.TEXT:
-        stated.insert(0, ("text that is not empty", bool))
-    return FieldRules(field, tuple(_form(field)), tuple(stated))
+    return FieldRules(field, tuple(_form(field)), tuple(_stated(field)), is_key and field.kind is Kind.TEXT)
 
 
 def _form(field: FieldContract) -> Iterator[Rule]:

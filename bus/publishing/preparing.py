@@ -126,8 +126,8 @@ class Preparer:
         found = []
         for index, value in enumerate(values):
             if value is not None and len(value) > MAX_EVENT_BYTES:
-                keys[index] = values[index] = None
                 found.append((records[index], Refused(first_line + index, (_too_large(len(value)),))))
+                keys[index] = values[index] = None
         return found
 
     def _version(self, version: Any) -> tuple[int | None, Violation | None]:
