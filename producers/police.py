@@ -21,42 +21,14 @@ _FIRST_BIRTH: Final = dt.date(1935, 1, 1)
 _WEIGHTS: Final = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 _CHECKS: Final = "10X98765432"
 # GB/T 2260: districts of Beijing, Shanghai, Guangzhou, Shenzhen, Chengdu, Wuhan, Xi'an, Hangzhou, Kunming, Urumqi.
-_REGIONS: Final = [
-    "110101",
-    "110105",
-    "110108",
-    "310101",
-    "310104",
-    "310115",
-    "440103",
-    "440106",
-    "440304",
-    "440305",
-    "510104",
-    "510107",
-    "420102",
-    "420111",
-    "610102",
-    "610113",
-    "330102",
-    "330106",
-    "530102",
-    "650102",
-]
-_PORTS: Final = [
-    "首都机场",
-    "浦东机场",
-    "白云机场",
-    "深圳湾",
-    "罗湖",
-    "皇岗",
-    "拱北",
-    "天府机场",
-    "长水机场",
-    "霍尔果斯",
-    "满洲里",
-    "瑞丽",
-]
+_REGIONS: Final = (
+    *("110101", "110105", "110108", "310101", "310104", "310115", "440103", "440106", "440304", "440305"),
+    *("510104", "510107", "420102", "420111", "610102", "610113", "330102", "330106", "530102", "650102"),
+)
+_PORTS: Final = (
+    *("首都机场", "浦东机场", "白云机场", "深圳湾", "罗湖", "皇岗"),
+    *("拱北", "天府机场", "长水机场", "霍尔果斯", "满洲里", "瑞丽"),
+)
 _SURNAMES: Final = "王李张刘陈杨黄赵周吴徐孙马胡朱郭何罗高林郑梁谢宋唐许邓冯韩曹"
 _COMPOUND: Final = ["欧阳", "上官", "司马", "诸葛"]
 _GIVEN: Final = "伟芳娜敏静丽强磊军洋勇艳杰娟涛明超秀霞平刚桂英华玉萍红鹏辉文博宇欣怡子涵梓萱浩然思雨佳琪"
@@ -72,12 +44,8 @@ def residents(count: int = RESIDENTS, *, seed: int = SEED) -> Iterator[dict[str,
         citizen_id = _citizen_id(region, birth, chance.randrange(1, 1_000))
         if citizen_id not in taken:
             taken.add(citizen_id)
-            yield {
-                "citizen_id": citizen_id,
-                "name": _name(chance),
-                "birth_date": birth,
-                "region_code": region,
-            } | _travel(chance, len(taken), birth)
+            person = {"citizen_id": citizen_id, "name": _name(chance), "birth_date": birth, "region_code": region}
+            yield person | _travel(chance, len(taken), birth)
 
 
 def _citizen_id(region: str, birth: dt.date, order: int) -> str:

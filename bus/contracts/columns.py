@@ -141,7 +141,8 @@ def _converts(value: Any, arrow_type: pa.DataType) -> bool:
 
 
 def _column_rules(rules: FieldRules, column: pa.Array) -> list[Callable[[pa.Array], Mask]]:
-    field, found = rules.field, []
+    field = rules.field
+    found: list[Callable[[pa.Array], Mask]] = []
     if field.kind is Kind.TEXT:
         found.append(_with_nul)
         if rules.filled:
