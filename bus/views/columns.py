@@ -116,7 +116,7 @@ def unfit(field: FieldContract, values: pa.Array) -> Iterator[tuple[int, tuple[s
         yield from _where(outside, "an instant of the years 1 to 9999", "an instant outside")
     elif field.kind is Kind.DECIMAL:
         limit = Decimal(10) ** (_DIGITS - scale_of(field))
-        outside = pc.greater_equal(pc.abs(values), pa.scalar(limit, pa.decimal128(DECIMAL_DIGITS, 0)))
+        outside = pc.greater_equal(pc.abs(values), pa.scalar(limit, values.type))
         yield from _where(outside, f"at most {_DIGITS} digits", "more digits")
 
 

@@ -100,7 +100,7 @@ class ViewStore:
         with translated_errors(), self._engine.connect() as connection:
             if not self._is_there(connection):
                 return {}
-            lags = dict(connection.execute(_LAGS).tuples().all())
+            lags = {row[0]: row[1] for row in connection.execute(_LAGS)}
             rows = connection.execute(sa.select(VIEW).order_by(VIEW.c.name)).mappings().all()
             counted = {row["name"]: _count(connection, row) if count else 0 for row in rows}
         return {row["name"]: _state(row, counted[row["name"]], int(lags.get(row["name"]) or 0)) for row in rows}
