@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +14,8 @@ import pytest
 from bus.errors import SetupError
 from bus.infra.stack import LocalStack
 from bus.infra.stack.fetch import Downloads
-from tests.conftest import DOWNLOADS
+from bus.infra.stack.process import Identity
+from tests.conftest import DOWNLOADS, ROOT, eventually
 
 WAYS_OUT = ("install", "docker compose up", "point BUS_")
 
@@ -113,3 +118,19 @@ def test_what_was_fetched_is_not_fetched_again(bare_machine: Path) -> None:
     jars = Downloads(DOWNLOADS, told.append).kafka_jars()
     assert any(path.name.startswith("kafka_2.13-4.1") for path in jars.glob("*.jar"))
     assert told == []
+
+
+def test_interrupted_fetching_leaves_no_process(tmp_path: Path, bare_machine: Path) -> None:
+    """Ctrl-C while something is fetched ends what fetches it, and the next attempt begins anew."""
+    pid_file = tmp_path / "pid"
+    program(bare_machine, "mvn", f"echo $$ > {pid_file}; exec {sys.executable} -c 'import time; time.sleep(600)'")
+    script = "from pathlib import Path; from bus.infra.stack.fetch import Downloads; "
+    script += f"Downloads(Path({str(tmp_path)!r}), print)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", f"{script}.kafka_jars()"]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as fetching:
+        eventually(lambda: pid_file.exists() and pid_file.read_text().strip())
+        fetching.send_signal(signal.SIGINT)
+        assert fetching.wait(30) != 0
+    assert Identity.of(int(pid_file.read_text())) is None
+    assert not (tmp_path / "lib" / "kafka").exists()

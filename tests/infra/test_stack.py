@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -105,6 +106,16 @@ def test_down_without_supervisor_and_without_record(home: Path) -> None:
     (home / "run" / "state.json").unlink()
     assert stack.down() == ["serve", "worker"]
     assert is_free(int(state.web.rpartition(":")[2]))
+
+
+def test_supervisor_goes_on_without_its_folder(home: Path) -> None:
+    """If nothing can be written down, what dies is started again all the same."""
+    stack = light(home, web())
+    old = stack.up().processes["serve"]
+    shutil.rmtree(home / "run")
+    kill(old)
+    eventually(lambda: [found for found in marked(home) if found.part == "serve" and found.identity.pid != old])
+    assert stack.up().processes.keys() == {"serve"}
 
 
 def test_stale_record_names_nobody(home: Path) -> None:

@@ -115,16 +115,26 @@ class Supervisor:
         self._listen()
         self._take_over()
         self._record()
+        recorded = True
         while self._told is None:
-            now = time.monotonic()
-            changed = [keeper.part.name for keeper in self._keepers if keeper.tend(now)]
-            if changed:
-                self._record()
+            try:
+                recorded = self._tend() and recorded
+                if not recorded:
+                    self._record()
+                    recorded = True
+            except OSError as error:  # a full disk, say: the parts matter more than the record of them
+                recorded = False
+                _say(f"going on after: {error}")
             self._sleep()
         _say(f"ending on {self._told.name}")
         if self._told is not signal.SIGUSR1:
             stop_parts(self._home)
             self._path.unlink(missing_ok=True)
+
+    def _tend(self) -> bool:
+        """See to every part; true if nothing changed."""
+        now = time.monotonic()
+        return not [keeper.part.name for keeper in self._keepers if keeper.tend(now)]
 
     def _listen(self) -> None:
         os.set_blocking(self._wake_read, False)
@@ -226,8 +236,9 @@ def _roll(log: Path) -> None:
 
 def _say(text: str) -> None:
     """One line for ``supervisor.log``, which is this process's standard output."""
-    sys.stdout.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text}\n")
-    sys.stdout.flush()
+    with contextlib.suppress(OSError):  # the same full disk must not end the supervisor
+        sys.stdout.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text}\n")
+        sys.stdout.flush()
 
 
 def main() -> None:
