@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -36,7 +36,7 @@ from bus.infra.kafka import Admin, KafkaConnection
 from bus.infra.stack import LocalStack, Program, Secrets, StackState
 from bus.infra.stack.fetch import Downloads
 from bus.publishing.publisher import Publisher as _Publisher
-from bus.settings import CHECKOUT, Settings
+from bus.settings import Settings
 from bus.sharing.client import QueryClient as _QueryClient
 from bus.sharing.query import QueryDoor
 from bus.sharing.readers import open_reader
@@ -219,9 +219,7 @@ def make_parts(settings: Settings) -> Parts:
     opa_token = settings.opa_token.get_secret_value() if settings.opa_token else secrets.token("opa")
     decider = Decider(PolicyEngine(OpaClient(settings.opa, opa_token)), grants, directory)
     bus_connection = connection(settings, settings.kafka, settings.kafka_username)
-    broker = Broker(
-        lambda: Admin(bus_connection), secrets.kafka_password, replication=settings.kafka_replication
-    )
+    broker = Broker(lambda: Admin(bus_connection), secrets.kafka_password, replication=settings.kafka_replication)
     broker.prepare()
 
     def refused(limit: int) -> list[Kept]:
@@ -245,6 +243,7 @@ def make_parts(settings: Settings) -> Parts:
             shapes=current,
             watch=Watch(views, time.monotonic),
             contacts=lambda department: directory.department(department).contact,
+            mask_secret=secrets.token("mask").encode(),
         ),
         verifier=Verifier(secrets.public_key(ISSUER_KEY).read_bytes()),
         issuer=Issuer(secrets.ensure_key(ISSUER_KEY).read_bytes()) if settings.demo else None,
@@ -266,12 +265,18 @@ def make_parts(settings: Settings) -> Parts:
             views=views,
             shapes=current,
             refused=lambda: refused(1_000),
-            disclosures=lambda names: audit.entries(limit=10_000),
+            disclosures=lambda names: _disclosures(audit, names),
         ),
         credentials=lambda department: _credentials(connection(settings, str(settings.kafka), department)),
         demo=settings.demo,
         hosts=("127.0.0.1", "localhost", "[::1]", *filter(None, settings.web_hosts.split(","))),
     )
+
+
+def _disclosures(audit: AuditLog, views: Sequence[str]) -> list[Mapping[str, Any]]:
+    """The newest disclosures of these views."""
+    bodies = (entry.body for entry in audit.recent(10_000))
+    return [body for body in bodies if body.get("view") in views and body.get("kind") == "disclosure"]
 
 
 def _current_shapes(declarations: Declarations, registry_: Registry) -> Callable[[], Mapping[str, Shape]]:
@@ -282,7 +287,7 @@ def _current_shapes(declarations: Declarations, registry_: Registry) -> Callable
         nonlocal known
         revision = (declarations.revision(), registry_.revision())
         if known[0] != revision:
-            known = (revision, shapes(declarations.all(), registry_.contracts()))
+            known = (revision, shapes(declarations, registry_.contracts()))
         return known[1]
 
     return current
@@ -420,7 +425,7 @@ def wait_for_views(site: Site, names: tuple[str, ...], timeout_s: float) -> None
 def view_rows(site: Site, name: str) -> list[dict[str, Any]]:
     """Every row of a view, straight from its table: for verification by an administrator, not a door."""
     governance = open_database(site.settings.database, "governance")
-    shape = shapes(Declarations(governance).all(), Registry(governance).contracts())[name]
+    shape = shapes(Declarations(governance), Registry(governance).contracts())[name]
     table = row_table(shape)
     columns = [table.c[column.name] for column in shape.columns]
     engine = open_database(site.settings.database, "views", read_only=True)

@@ -61,7 +61,7 @@ def main() -> None:
         coverage = json.loads(run(opa, "test", "--coverage", "--format=json", *files))["coverage"]
         if coverage < LEAST_COVERAGE:
             problems.append(f"{folder}: tests cover {coverage:.0f} % of the lines, at least {LEAST_COVERAGE:.0f} %")
-        print(f"{folder.relative_to(ROOT)}: {len(rules)} rule files, coverage {coverage:.0f} %")
+        sys.stdout.write(f"{folder.relative_to(ROOT)}: {len(rules)} rule files, coverage {coverage:.0f} %\n")
     if problems:
         sys.exit("\n".join(problems))
 

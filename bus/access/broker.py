@@ -77,7 +77,9 @@ class Broker:
             "max.message.bytes": str(1024 * 1024),
         }
         with self._lock:
-            self._connected().ensure_topic(contract.topic, PARTITIONS, self._replication, config)
+            self._connected().ensure_topic(
+                contract.topic, partitions=PARTITIONS, replication=self._replication, config=config
+            )
 
     def close(self) -> None:
         with self._lock:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
@@ -14,7 +13,7 @@ from bus import wiring
 from bus.cli import context
 from bus.cli.output import console, errors, show_json, show_table
 from bus.core import names
-from bus.errors import BusError, Conflict, Invalid
+from bus.errors import Conflict, Invalid
 
 quarantine = typer.Typer(help="What could not be applied, kept with its reasons.", no_args_is_help=True)
 audit = typer.Typer(help="Who saw what, in a log that cannot be quietly changed.", no_args_is_help=True)
@@ -42,7 +41,11 @@ def publish(
     department: Annotated[str, typer.Option("--as", help="the publishing department")],
     file: Annotated[typer.FileText, typer.Argument(help="JSON lines; - is standard input")] = sys.stdin,  # type: ignore[assignment]
 ) -> None:
-    """Publish JSON lines: bare records, or {"op": "upsert", "record": …}, or {"op": "delete", "key": …, "version": …}."""
+    """Publish JSON lines.
+
+    A line is a bare record, {"op": "upsert", "record": …} or {"op": "delete", "key": …, "version": …}. What the
+    contract refuses is named by its line and kept in quarantine; the other lines go on.
+    """
     owner, _, name = names.entity_id(entity).partition(".")
     if owner != department:
         raise Invalid(f"{department} may publish only its own entities; {entity} belongs to {owner}.")
@@ -50,16 +53,13 @@ def publish(
         report = publisher.publish_lines(name, file)
     console.print(f"{report.acknowledged} acknowledged, {len(report.refused)} refused")
     for refused in report.refused:
-        reasons = "; ".join(
-            f"{reason.get('field')}: expected {reason.get('expected')}, received {reason.get('received')}"
-            for reason in refused.reasons
-        )
+        reasons = "; ".join(f"{why.field}: expected {why.expected}, received {why.received}" for why in refused.reasons)
         errors.print(f"line {refused.line}: {reasons}")
     if report.refused:
         raise typer.Exit(1)
 
 
-def query(
+def query(  # noqa: PLR0917 (a command's options)
     view: str,
     department: Annotated[str, typer.Option("--as", help="the asking department")],
     purpose: Annotated[str, typer.Option(help="what the data is for")],
@@ -143,5 +143,3 @@ def show_audit(limit: Annotated[int, typer.Option(min=1)] = 20) -> None:
     """The newest entries: who, for whom, purpose, view, rows."""
     for entry in context.administrator().get("/v1/audit", limit=limit):
         sys.stdout.write(orjson.dumps(entry).decode() + "\n")
-
-

@@ -15,7 +15,6 @@ from bus.cli import context
 from bus.cli.output import console, read_schema, read_yaml, show_json, show_table
 from bus.core.contracts import parse_contract
 from bus.core.declarations import parse_view
-from bus.errors import ViewRebuilding
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON for a script")]
 departments = typer.Typer(help="The departments and their principals on the broker.", no_args_is_help=True)
@@ -58,7 +57,9 @@ def check_contract(file: Path) -> None:
 @contracts.command("register")
 def register_contract(
     file: Path,
-    department: Annotated[str | None, typer.Option("--as", help="register as this department; else as administrator")] = None,
+    department: Annotated[
+        str | None, typer.Option("--as", help="register as this department; else as administrator")
+    ] = None,
 ) -> None:
     """Register a contract and its topic. An administrator also enrols a department that is not known yet."""
     schema = read_schema(file)
@@ -132,17 +133,6 @@ def wait_for_views(
     begun = time.monotonic()
     wiring.wait_for_views(wiring.Site.find(), tuple(names or ()), timeout)
     console.print(f"caught up after {time.monotonic() - begun:.1f} s")
-
-
-@views.command("verify")
-def verify_view(name: str) -> None:
-    """Recompute a view from its topics in plain Python and compare every row and column."""
-    report = wiring.verify_view(wiring.Site.find(), name)
-    console.print(f"view {name}: {report.rows} rows, {report.events} events: {'equal' if report.equal else 'DIFFERENT'}")
-    if not report.equal:
-        for line in report.differences[:10]:
-            console.print(f"  {line}")
-        raise ViewRebuilding(f"view {name} differs from its events in {len(report.differences)} row(s).", view=name)
 
 
 @grants.command("apply")

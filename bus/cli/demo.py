@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Final
 
 import orjson
@@ -21,6 +20,7 @@ from bus.cli.output import console, read_schema, read_yaml
 from bus.cli.steps import Bar, Steps
 from bus.core.contracts import parse_contract
 from bus.errors import BusError, ViewRebuilding
+from bus.settings import CHECKOUT
 
 PRODUCERS: Final = ("market", "food", "sanitation", "weather", "police")
 BUILD_TIMEOUT_S: Final = 300.0
@@ -83,7 +83,7 @@ def _produce(site: wiring.Site, name: str) -> list[str]:
     """Runs one department's system as its own process; its lines. Raises `BusError` with its last words."""
     process = subprocess.run(
         [sys.executable, "-m", f"producers.{name}"],
-        cwd=wiring.CHECKOUT,
+        cwd=CHECKOUT,
         env=wiring.child_environment(site.settings),
         capture_output=True,
         text=True,
@@ -92,7 +92,7 @@ def _produce(site: wiring.Site, name: str) -> list[str]:
     if process.returncode != 0:
         last = (process.stderr.strip() or process.stdout.strip() or "no output").splitlines()[-1]
         raise BusError(f"producers.{name} failed: {last}")
-    return process.stdout.splitlines()
+    return str(process.stdout).splitlines()
 
 
 def _build(site: wiring.Site, api: Api, steps: Steps) -> None:
@@ -114,7 +114,8 @@ def _build(site: wiring.Site, api: Api, steps: Steps) -> None:
 
 def _poll(api: Api) -> Iterator[Mapping[str, Any]]:
     while True:
-        yield api.get("/v1/status")["views"]
+        views: Mapping[str, Any] = api.get("/v1/status")["views"]
+        yield views
         time.sleep(0.3)
 
 
@@ -146,8 +147,8 @@ def _validity(held: Mapping[str, Any] | None, today: dt.date) -> dict[str, str]:
 
 def _verify(site: wiring.Site, api: Api, steps: Steps) -> None:
     wrong = []
-    folded = expected.views(wiring.CHECKOUT / "producers" / "data")
-    folded["resident"] = wiring.synthetic_residents()
+    folded = expected.views(CHECKOUT / "producers" / "data")
+    folded["resident"] = _synthetic_residents()
     for name, rows in folded.items():
         differences = expected.differences(rows, wiring.view_rows(site, name))
         if differences:
@@ -158,20 +159,33 @@ def _verify(site: wiring.Site, api: Api, steps: Steps) -> None:
     if len(quarantine) != QUARANTINED:
         wrong.append(f"quarantine: {len(quarantine)} events, expected {QUARANTINED}")
     for item in quarantine:
-        reasons = {f"{reason.get('field')}: {reason.get('expected')}" for reason in item["reasons"]}
-        steps.say(f"  verified quarantine: 1 event, {item['entity']} line {item['line']} ({'; '.join(sorted(reasons))})")
+        reasons = sorted({f"{reason.get('field')}: {reason.get('expected')}" for reason in item["reasons"]})
+        place = f"{item['entity']} line {item['line']}"
+        steps.say(f"  verified quarantine: 1 event, {place} ({'; '.join(reasons)})")
     verdict = api.get("/v1/audit/verify")
     if not verdict["ok"]:
         wrong.append(f"audit log: first bad entry {verdict['first_bad']}")
     steps.say(f"  verified audit log: {verdict['entries']} entries, chain unbroken")
     if wrong:
-        raise BusError("verification failed: " + "; ".join(wrong))
+        raise BusError(f"verification failed: {'; '.join(wrong)}")
+
+
+def _synthetic_residents() -> list[dict[str, Any]]:
+    """What the police's producer makes from its fixed seed; it is run where it lives, beside the package."""
+    code = "import json; from producers.police import residents; print(json.dumps(list(residents()), default=str))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    return [{name: _date_in(name, value) for name, value in row.items()} for row in orjson.loads(done.stdout)]
+
+
+def _date_in(name: str, value: Any) -> Any:
+    return dt.date.fromisoformat(value) if value and name.endswith("_date") else value
 
 
 def _farewell(web: str, seconds: float) -> None:
     console.print(f"\nThe bus runs. Done in {seconds:.0f} s.", style="bold green" if console.is_terminal else "")
     console.print(f"  portal      {web}")
-    console.print("  ask         .venv/bin/bus query food_business --as tax --purpose levy --where ward=eq.20 --limit 5")
+    ask = "query food_business --as tax --purpose levy --where ward=eq.20 --limit 5"
+    console.print(f"  ask         .venv/bin/bus {ask}")
     console.print("  who saw it  .venv/bin/bus status --as market")
     console.print("  a consumer  .venv/bin/python -m consumers.tax 20")
     console.print("  stop        make down")

@@ -16,17 +16,18 @@ from typing import Any
 
 Row = dict[str, Any]
 INTEGERS = frozenset(
-    "licence_number licence_id account_number ward police_district licence_code inspection_id "
-    "critical_violations serious_violations minor_violations community_area".split()
-)
-NUMBERS = frozenset(
-    "latitude longitude precipitation_intensity temperature_max_f wind_speed humidity".split()
-)
-DATES = frozenset("term_start term_expiration inspection_date created completed date".split())
+    {
+        "licence_number", "licence_id", "account_number", "ward", "police_district", "licence_code", "inspection_id",
+        "critical_violations", "serious_violations", "minor_violations", "community_area",
+    }
+)  # fmt: skip
+NUMBERS = frozenset({"latitude", "longitude", "precipitation_intensity", "temperature_max_f", "wind_speed", "humidity"})
+DATES = frozenset({"term_start", "term_expiration", "inspection_date", "created", "completed", "date"})
 LICENCE = (
-    "legal_name doing_business_as account_number address zip_code ward police_district licence_description "
-    "business_activity application_type term_start term_expiration status latitude longitude"
-).split()
+    "legal_name", "doing_business_as", "account_number", "address", "zip_code", "ward", "police_district",
+    "licence_description", "business_activity", "application_type", "term_start", "term_expiration", "status",
+    "latitude", "longitude",
+)  # fmt: skip
 INSPECTION = {
     "facility_type": "facility_type",
     "risk": "risk",

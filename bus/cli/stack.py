@@ -14,6 +14,7 @@ from bus.cli import context
 from bus.cli.demo import run_demo
 from bus.cli.output import console, show_json, show_table
 from bus.errors import BusError
+from bus.settings import Settings
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON for a script")]
 policy = typer.Typer(help="The access rules: test, build, show.", no_args_is_help=True)
@@ -33,7 +34,7 @@ def up() -> None:
 
 def down() -> None:
     """Stop exactly what `bus up` or `bus demo` started."""
-    stopped = wiring.local_stack(wiring.Settings(), console.print).down()
+    stopped = wiring.local_stack(Settings(), console.print).down()
     console.print(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
 
 
@@ -86,7 +87,10 @@ def _department_status(department: str, as_json: bool) -> None:
         f"{department}: what it published",
         ("entity", "published", "applied", "waiting", "refused", "views"),
         [
-            (item["entity"], item["published"], item["applied"], item["waiting"], item["refused"], ", ".join(item["views"]))
+            (
+                *(item[name] for name in ("entity", "published", "applied", "waiting", "refused")),
+                ", ".join(item["views"]),
+            )
             for item in found["entities"]
         ],
     )
@@ -123,18 +127,18 @@ def credentials(department: Annotated[str, typer.Argument(metavar="DEPARTMENT")]
 
 def serve() -> None:
     """Serve HTTP: the doors, the registry, governance, the portal. Runs in the foreground."""
-    wiring.serve(wiring.Settings())
+    wiring.serve(Settings())
 
 
 def worker() -> None:
     """Build views out of the departments' events. Runs in the foreground; several share the views."""
-    wiring.work(wiring.Settings())
+    wiring.work(Settings())
 
 
 @policy.command("test")
 def test_policy() -> None:
     """Run the rules' own tests with OPA."""
-    settings = wiring.Settings()
+    settings = Settings()
     done = subprocess.run([wiring.opa_binary(settings), "test", settings.policies], check=False)
     if done.returncode != 0:
         raise BusError("the rules' tests failed; nothing was changed.")
@@ -153,5 +157,3 @@ def build_policy(output: Annotated[Path, typer.Option("--output", "-o")] = Path(
 def show_policy() -> None:
     """The revisions in force, rules and grants."""
     console.print(context.administrator().get("/v1/status")["policy_revision"])
-
-

@@ -44,7 +44,7 @@ class Governance:
 
     def shapes(self) -> dict[str, Shape]:
         """The declared views with their columns."""
-        return shapes(self._declarations.all(), self._registry.contracts())
+        return shapes(self._declarations, self._registry.contracts())
 
     def add_department(self, department: Department) -> None:
         """Enrols a department: its entry, its principal on the broker, its ACLs. Harmless when repeated."""

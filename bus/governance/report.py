@@ -92,7 +92,7 @@ def _refusal(kept: Kept) -> dict[str, Any]:
 def _readers(entries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
     for entry in entries:
-        key = (str(entry.get("view")), str(entry.get("department")), str(entry.get("purpose")))
+        key = (str(entry.get("view")), str(entry.get("who")), str(entry.get("purpose")))
         names = dict(zip(("view", "consumer", "purpose"), key, strict=True))
         reader = found.setdefault(key, {**names, "answers": 0, "rows": 0})
         reader["answers"] += 1

@@ -25,6 +25,7 @@ from bus.infra.kafka import KafkaConnection
 from bus.publishing.bulk import BulkSender, translated
 from bus.publishing.csv_rows import FIRST_ROW, typed_rows
 from bus.publishing.events import Ack, EventIds, Refused, Report, quarantined
+from bus.publishing.json_lines import items
 from bus.publishing.preparing import TOO_LARGE, Preparer, preparer_for
 
 
@@ -122,6 +123,13 @@ class Publisher:
         """Sends every row of a CSV file (plain or .gz) with a header of the contract's fields, as `publish_many`."""
         contract = self._preparer(entity).contract
         return self.publish_many(entity, typed_rows(contract, path), progress=progress, first_line=FIRST_ROW)
+
+    def publish_lines(
+        self, entity: str, lines: Iterable[str], *, progress: Callable[[int], None] | None = None
+    ) -> Report:
+        """Sends JSON lines (see `bus.publishing.json_lines`), as `publish_many`; line numbers start at 1."""
+        contract = self._preparer(entity).contract
+        return self.publish_many(entity, items(contract, lines), progress=progress)
 
     def close(self) -> None:
         """Ends the connection. What was acknowledged is safe; nothing else is under way."""

@@ -23,10 +23,10 @@ FORMATS: Mapping[str, str] = {
 
 
 class Answered(BusError):
-    """The bus refused or failed; ``problem`` is its RFC 9457 document."""
+    """The bus refused or failed; ``document`` is its RFC 9457 document."""
 
     def __init__(self, problem: Mapping[str, Any]) -> None:
-        self.problem = dict(problem)
+        self.document = dict(problem)
         super().__init__(str(problem.get("detail", "the bus gave no reason")))
 
 
@@ -110,7 +110,7 @@ class QueryClient:
         headers: Mapping[str, str] | None = None,
     ) -> httpx2.Response:
         """The answer as it came, in one of `FORMATS`."""
-        params = list(where.items()) if isinstance(where, Mapping) else list(where)
+        params: list[tuple[str, Any]] = list(where.items() if isinstance(where, Mapping) else where)
         params += [("select", ",".join(select))] if select else []
         params += [("order", order)] if order else []
         params += [("limit", str(limit))] if limit is not None else []

@@ -17,7 +17,10 @@ from bus.web.callers import Administrator, Caller, TheParts
 
 router = APIRouter(prefix="/v1")
 
-DEMONSTRATION = "approval is demonstration-grade: author and approver are named in the file and differ, but nobody proved to be either"
+DEMONSTRATION = (
+    "approval is demonstration-grade: author and approver are named in the file and differ, "
+    "but nobody proved to be either"
+)
 Document = Annotated[dict[str, Any], Body()]
 
 
@@ -69,7 +72,7 @@ def add_purpose(parts: TheParts, _: Administrator, document: Document) -> dict[s
 def list_contracts(parts: TheParts, _: Caller) -> list[dict[str, Any]]:
     found = []
     for contract in parts.registry.contracts().values():
-        version, schema_id, _ = parts.registry.version_number(contract.subject, "latest")
+        version, schema_id, _schema = parts.registry.version_number(contract.subject, "latest")
         numbers = {"schema_id": schema_id, "version": version}
         found.append({"id": contract.id, "owner": contract.owner, "key": contract.key, **numbers})
     return found

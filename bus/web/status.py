@@ -77,7 +77,7 @@ def verify_audit(parts: TheParts, _: Administrator) -> dict[str, Any]:
 def show_audit(
     parts: TheParts, _: Administrator, limit: Annotated[int, Query(ge=1, le=1000)] = 20
 ) -> list[dict[str, Any]]:
-    return parts.audit_entries(limit)
+    return [{"sequence": entry.sequence, **entry.body} for entry in parts.audit.recent(limit)]
 
 
 def view_states(parts: Parts) -> dict[str, dict[str, Any]]:
