@@ -7,7 +7,7 @@ the masks and the audit entry are those of `/v1/views`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -24,7 +24,7 @@ HEADERS: Final = {"prefer": "count=exact"}
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One value; ``kind`` is shown, masked, absent (not granted) or empty."""
+    """One value; ``kind`` is shown, masked, absent (not granted) or blank."""
 
     kind: str
     value: Any = None
@@ -67,8 +67,19 @@ def _cell(name: str, row: Sequence[Any], places: dict[str, int], masks: Any) -> 
         return Cell("absent")
     value = row[places[name]]
     if value is None:
-        return Cell("empty")
+        return Cell("blank")
     return Cell("masked" if name in masks else "shown", value)
+
+
+def aligned(sides: Sequence[Side], key: Sequence[str]) -> list[Side]:
+    """The sides with their columns in one order: the key, then what one side is denied or shown in part, then the
+    rest, so that differences are seen first."""
+    special = {column.name for side in sides if side.answer for column in (*side.masked, *side.absent)}
+
+    def place(column: Column) -> int:
+        return 0 if column.name in key else 1 if column.name in special else 2
+
+    return [replace(side, columns=sorted(side.columns, key=place)) for side in sides]
 
 
 def question(text: str, rows: int) -> Query:
@@ -86,9 +97,7 @@ def question(text: str, rows: int) -> Query:
     return parse_query([*params, ("limit", str(rows))], HEADERS)
 
 
-async def ask(
-    parts: Parts, *, department: str, purpose: str, view: str, text: str, rows: int, request_id: str
-) -> Side:
+async def ask(parts: Parts, *, department: str, purpose: str, view: str, text: str, rows: int, request_id: str) -> Side:
     """One side: a token for the department, then the door. Errors are what it got, not what went wrong here."""
     if parts.issuer is None:
         raise TypeError("only a demonstration can ask as a department")

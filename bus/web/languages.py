@@ -21,7 +21,7 @@ from babel.numbers import format_decimal
 
 LANGUAGES: Final = ("zh", "en")
 DEFAULT: Final = "en"
-_LOCALES: Final = {"zh": Locale("zh", "CN"), "en": Locale("en", "GB")}
+_LOCALES: Final = {"zh": Locale("zh", "CN", script="Hans"), "en": Locale("en", "GB")}
 _HERE: Final = Path(__file__).parent
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, FastAPI, Query, Request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
@@ -25,8 +26,7 @@ from bus.web.problems import request_id
 router = APIRouter(include_in_schema=False)
 _HERE: Final = Path(__file__).parent
 _OWN: Final = ("same-origin", "none", "")
-Text = Annotated[str, Query(max_length=asking.MAX_QUESTION)]
-Id = Annotated[str, Query(max_length=63)]
+Id = Annotated[str, Field(max_length=63)]
 
 
 @cache
@@ -45,8 +45,8 @@ def _pages(language: str) -> Environment:
     pages.globals["language"] = language
     pages.filters["titled"] = lambda titles, otherwise: languages.titled(titles, language, otherwise)
     pages.filters["number"] = lambda value, digits=0: languages.number(value, language, digits)
-    pages.filters["worded"] = lambda error: wording.worded(error, texts.gettext)
-    pages.filters["remedied"] = lambda error: wording.remedy(error, texts.gettext)
+    pages.filters["worded"] = lambda error, titles: wording.worded(error, texts.gettext, titles)
+    pages.filters["remedied"] = lambda error, titles: wording.remedy(error, texts.gettext, titles)
     pages.filters["value"] = wording.value
     pages.filters["period"] = lambda text: wording.period(text, texts.ngettext)
     pages.globals["inf"] = math.inf
@@ -59,8 +59,10 @@ def page(name: str, request: Request, content: Mapping[str, Any], *, status: int
     parts = parts_of(request)
     addresses = [(code, request.url.include_query_params(lang=code)) for code in languages.LANGUAGES]
     other = [(code, f"{url.path}?{url.query}") for code, url in addresses]
-    html = _pages(language).get_template(name).render(
-        **content, demo=parts.demo, version=parts.version, languages=other, path=request.url.path
+    html = (
+        _pages(language)
+        .get_template(name)
+        .render(**content, demo=parts.demo, version=parts.version, languages=other, path=request.url.path)
     )
     headers = {"Vary": "Accept-Language", "Content-Language": language}
     return HTMLResponse(html, status_code=status, headers=headers)
@@ -73,18 +75,22 @@ async def first(request: Request) -> Response:
     return page("first.html", request, {"overview": overview, "form": _form(overview), "choices": asking.ROWS})
 
 
+class Asked(BaseModel):
+    """The form's members; what is none of them is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+    view: Id = ""
+    left: Id = ""
+    left_purpose: Id = ""
+    right: Id = ""
+    right_purpose: Id = ""
+    q: str = Field("", max_length=asking.MAX_QUESTION)
+    rows: int = asking.ROWS[0]
+    lang: Id = ""
+
+
 @router.get("/ask")
-async def ask(
-    request: Request,
-    view: Id = "",
-    left: Id = "",
-    left_purpose: Id = "",
-    right: Id = "",
-    right_purpose: Id = "",
-    q: Text = "",
-    rows: int = 5,
-    lang: Id = "",
-) -> Response:
+async def ask(request: Request, asked: Annotated[Asked, Query()]) -> Response:
     """The same question as two departments. Only a demonstration offers it."""
     parts = parts_of(request)
     if not parts.demo or parts.issuer is None:
@@ -92,15 +98,19 @@ async def ask(
     if request.headers.get("sec-fetch-site", "") not in _OWN:
         raise Csrf()  # it writes audit entries in a department's name: no other site may start that
     overview = await _overview(request)
-    rows = rows if rows in asking.ROWS else asking.ROWS[0]
-    form = {"view": view, "left": left, "left_purpose": left_purpose, "right": right,
-            "right_purpose": right_purpose, "q": q, "rows": rows}  # fmt: skip
-    same: dict[str, Any] = {"view": view, "text": q, "rows": rows, "request_id": request_id(request)}
+    rows = asked.rows if asked.rows in asking.ROWS else asking.ROWS[0]
+    same: dict[str, Any] = {"view": asked.view, "text": asked.q, "rows": rows, "request_id": request_id(request)}
     sides = [
-        await asking.ask(parts, department=left, purpose=left_purpose, **same),
-        await asking.ask(parts, department=right, purpose=right_purpose, **same),
+        await asking.ask(parts, department=asked.left, purpose=asked.left_purpose, **same),
+        await asking.ask(parts, department=asked.right, purpose=asked.right_purpose, **same),
     ]
-    content = {"overview": overview, "form": form, "choices": asking.ROWS, "sides": sides}
+    line = overview.view(asked.view)
+    content = {
+        "overview": overview,
+        "form": asked.model_dump() | {"rows": rows},
+        "choices": asking.ROWS,
+        "sides": asking.aligned(sides, line.shape.view.key if line else ()),
+    }
     return page("ask.html", request, content)
 
 

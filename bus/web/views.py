@@ -40,7 +40,8 @@ def _documented() -> dict[str, Any]:
     return {"parameters": parameters, "security": [{"bearer": []}]}
 
 
-@router.api_route("/{view}", methods=["GET", "HEAD"], summary="Query a shared view", openapi_extra=_documented())
+@router.head("/{view}", include_in_schema=False)
+@router.get("/{view}", summary="Query a shared view", openapi_extra=_documented())
 async def query(view: str, request: Request) -> Response:
     """Rows that the caller's grant shows, masked and filtered inside the database, after the audit entry is written."""
     subject = await subject_of(request)

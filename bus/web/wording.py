@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import string
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
@@ -22,26 +23,31 @@ _REMEDIES: Mapping[type[BusError], str] = {
 }
 
 
-def worded(error: BusError, translate: Translate) -> str:
-    """The message in the reader's language; what has no translation stays as it is."""
+def worded(error: BusError, translate: Translate, titles: Mapping[str, str]) -> str:
+    """The message in the reader's language, departments by their ``titles``; one without a translation of
+    its own stays as it was said."""
     template = " ".join((type(error).__doc__ or "").split())
-    translated = translate(template)
-    return error.detail if translated == template else _filled(translated, error)
+    if error.detail != string.Formatter().vformat(template, (), _Blank(error.members)):
+        return error.detail
+    return _filled(translate(template), error, titles)
 
 
-def remedy(error: BusError, translate: Translate) -> str:
+def remedy(error: BusError, translate: Translate, titles: Mapping[str, str]) -> str:
     """What to do about a refusal, in the reader's language; empty where the message says it all."""
     template = _REMEDIES.get(type(error))
-    return _filled(translate(template), error) if template else ""
+    return _filled(translate(template), error, titles) if template else ""
 
 
-def _filled(template: str, error: BusError) -> str:
-    return template.format_map(_Blank({name: str(value) for name, value in error.members.items()}))
+def _filled(template: str, error: BusError, titles: Mapping[str, str]) -> str:
+    members = _Blank({name: str(value) for name, value in error.members.items()})
+    for name in ("department", "owner"):
+        members[name] = titles.get(members.get(name, ""), members[name])
+    return template.format_map(members)
 
 
-class _Blank(dict[str, str]):
+class _Blank(dict[str, Any]):
     def __missing__(self, key: str) -> str:
-        return "?"
+        return f"<{key}>"
 
 
 def value(item: Any) -> str:
