@@ -109,7 +109,7 @@ def _time(column: Expression, mask: str, kind: Kind, dialect: str) -> Expression
         return _substring(sa.type_coerce(column, sa.Text), 1, 4 if mask == "year" else 7)
     stored = sa.type_coerce(column, sa.BigInteger)
     midnight = stored - _modulo(stored, _DAY)  # division alone would round 1969 toward 1970
-    seconds = sa.cast(midnight.op("/")(1_000_000), sa.BigInteger)
+    seconds = midnight // 1_000_000
     return sa.func.strftime("%Y" if mask == "year" else "%Y-%m", seconds, "unixepoch", type_=_TEXT)
 
 

@@ -21,7 +21,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from bus.audit.store import ENTRIES, LAST, LOCK, METADATA
 from bus.core.chain import GENESIS, canonical, link
-from bus.errors import AuditUnavailable, BusError
+from bus.errors import AuditUnavailable
 from bus.infra.database import create_tables, translated_errors, write
 
 GROUP: Final = 500
@@ -132,7 +132,7 @@ class AuditLog:
         try:
             with translated_errors(), write(self._engine) as connection:
                 sequences = self._append(connection, [body for body, _ in group])
-        except (BusError, sa.exc.SQLAlchemyError) as error:
+        except Exception as error:
             for _, waiting in group:
                 failure = AuditUnavailable()
                 failure.__cause__ = error

@@ -25,7 +25,8 @@ FOR EACH STATEMENT EXECUTE FUNCTION audit_refuse()"""
 
 
 def _on(dialect: str, statement: str) -> None:
-    event.listen(ENTRIES, "after_create", sa.DDL(statement).execute_if(dialect=dialect))
+    ddl = sa.DDL(statement)  # type: ignore[no-untyped-call]
+    event.listen(ENTRIES, "after_create", ddl.execute_if(dialect=dialect))
 
 
 for _verb in ("UPDATE", "DELETE"):

@@ -122,19 +122,16 @@ def _round(value: Any, digits: int) -> Any:
     return math.floor(value * scale + 0.5) / scale
 
 
-def _year(value: dt.date) -> str:
-    return f"{value.year:04}"
-
-
 def _month(value: dt.date) -> str:
-    return f"{value.year:04}-{value.month:02}"
+    day = value.astimezone(dt.UTC) if isinstance(value, dt.datetime) else value
+    return f"{day.year:04}-{day.month:02}"
 
 
 _APPLY: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
     "constant": lambda _, argument: argument,
     "keep_first": lambda value, count: value[:count] + MASKED if len(value) > count else MASKED,
     "keep_last": lambda value, count: MASKED + value[len(value) - count :] if len(value) > count else MASKED,
-    "year": lambda value, _: _year(value),
+    "year": lambda value, _: _month(value)[:4],
     "month": lambda value, _: _month(value),
     "round": _round,
     "prefix": lambda value, count: value[:count],

@@ -87,7 +87,7 @@ class BundleServer:
 class Opa:
     """One OPA process that fetches its rules from a bundle server."""
 
-    binary: str
+    binary: Path
     folder: Path
     bundles: str
     public_pem: bytes
@@ -113,7 +113,7 @@ class Opa:
         }
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.json").write_text(json.dumps(config))
-        argv = [self.binary, "run", "--server", "--addr", f"127.0.0.1:{self.port}", "--skip-version-check"]
+        argv = [str(self.binary), "run", "--server", "--addr", f"127.0.0.1:{self.port}", "--skip-version-check"]
         argv += ["--log-level=error", "--config-file", str(self.folder / "config.json")]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(argv, stdout=log, stderr=log)
@@ -153,7 +153,7 @@ class Opa:
 
 
 @contextlib.contextmanager
-def running_opa(binary: str, folder: Path, content: bytes, public_pem: bytes, **kwargs: Any) -> Iterator[Any]:
+def running_opa(binary: Path, folder: Path, content: bytes, public_pem: bytes, **kwargs: Any) -> Iterator[Any]:
     """An OPA and its bundle server."""
     server = BundleServer(content)
     opa = Opa(binary, folder, f"http://127.0.0.1:{server.port}", public_pem)

@@ -20,8 +20,12 @@ NUMBERS = (
     | st.floats(-100, 100, allow_nan=False)
     | st.integers(-3, 3).map(float)
 )
-DECIMALS = st.decimals(Decimal(-1000), Decimal(1000), places=2) | st.sampled_from([Decimal("0.10"), Decimal("12345.67")])
-DATES = st.dates(dt.date(2020, 1, 1), dt.date(2020, 1, 4)) | st.sampled_from([dt.date(999, 1, 1), dt.date(1969, 12, 31)])
+DECIMALS = st.decimals(Decimal(-1000), Decimal(1000), places=2) | st.sampled_from(
+    [Decimal("0.10"), Decimal("12345.67")]
+)
+DATES = st.dates(dt.date(2020, 1, 1), dt.date(2020, 1, 4)) | st.sampled_from(
+    [dt.date(999, 1, 1), dt.date(1969, 12, 31)]
+)
 TIMES = st.sampled_from(
     [
         dt.datetime(2020, 1, 1, tzinfo=dt.UTC),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -32,8 +31,8 @@ TAX = Subject("tax", "zhang.san")
 
 
 @pytest.fixture
-def store(governance: sa.Engine) -> Iterator[GrantStore]:
-    yield GrantStore(governance)
+def store(governance: sa.Engine) -> GrantStore:
+    return GrantStore(governance)
 
 
 def decide(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from bus.core.contracts import Kind
 from bus.core.masks import Mask, apply_mask, consumer_key
 from bus.views.values import sql_type
 
+CHINA = dt.timezone(dt.timedelta(hours=8))
 NUMBERS = itertools.count()
 KEY = consumer_key(b"secret", "tax")
 
@@ -40,7 +43,7 @@ def through_sql(engine: sa.Engine, table: sa.Table, field: str, values: list[Any
     return found
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_masks_in_sql_equal_the_reference(views_engine: sa.Engine, table: sa.Table, data: st.DataObject) -> None:
     """For every kind of column and every mask that fits it, NULL included."""
@@ -61,6 +64,10 @@ def test_masks_in_sql_equal_the_reference(views_engine: sa.Engine, table: sa.Tab
         ("name", Mask("keep_last", 4), "中文名字", "***"),
         ("name", Mask("prefix", 3), "60601", "606"),
         ("ward", Mask("round", -1), -15, -10),
+        ("seen", Mask("year", True), dt.datetime(1969, 12, 31, 23, 59, tzinfo=dt.UTC), "1969"),
+        ("seen", Mask("month", True), dt.datetime(2020, 1, 1, 7, tzinfo=CHINA), "2019-12"),
+        ("since", Mask("month", True), dt.date(999, 7, 1), "0999-07"),
+        ("fee", Mask("round", 0), Decimal("-2.50"), Decimal("-2.00")),
         ("score", Mask("round", 2), 41.87811, 41.88),
         ("name", Mask("constant", "hidden"), "x", "hidden"),
         ("name", Mask("constant", "hidden"), None, None),
