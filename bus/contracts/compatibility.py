@@ -52,13 +52,16 @@ def _avro_problems(*, reader: Json, writer: Json) -> list[str]:
     )
     if result.compatibility is SchemaCompatibilityType.compatible:
         return []
-    places = ", ".join(sorted(f"'{_field_at(reader, place)}'" for place in result.locations))
-    return [f"field {places}: {'; '.join(sorted(result.messages))}"]
+    places = {name for place in result.locations for name in _fields_at(reader, writer, place)}
+    named = ", ".join(f"'{name}'" for name in sorted(places))
+    return [f"field {named}: {'; '.join(sorted(result.messages))}"]
 
 
-def _field_at(schema: Any, location: str) -> str:
-    """The dotted field names on a JSON path such as ``/fields/2/type``."""
+def _fields_at(reader: Json, writer: Json, location: str) -> list[str]:
+    """The field on a JSON path such as ``/fields/2/type``. Of unions the checker forgets the path: then all
+    fields whose type changed."""
     found: list[str] = []
+    schema: Any = reader
     for step in location.strip("/").split("/"):
         try:
             schema = schema[int(step)] if isinstance(schema, list) else schema[step]
@@ -66,7 +69,11 @@ def _field_at(schema: Any, location: str) -> str:
             break
         if isinstance(schema, Mapping) and "name" in schema and step.isdigit():
             found.append(str(schema["name"]))
-    return ".".join(found) or location
+    if found:
+        return [".".join(found)]
+    before = {field["name"]: field["type"] for field in writer["fields"]}
+    changed = [str(field["name"]) for field in reader["fields"] if before.get(field["name"]) != field["type"]]
+    return changed or ["(record)"]
 
 
 def _identity(old: Json, new: Json) -> Iterator[str]:

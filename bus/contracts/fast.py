@@ -30,8 +30,10 @@ class FastPath:
         raw = pyruhvro.deserialize_array(values, self._text)
         columns = [_as_column(column, field.type) for column, field in zip(raw.columns, self._arrow, strict=True)]
         for column in columns:
-            if pa.types.is_string(column.type) and _has_nul(column):
-                raise ValueError("text with U+0000")
+            if pa.types.is_string(column.type):
+                column.validate(full=True)  # text that is not UTF-8 passes the decoder
+                if _has_nul(column):
+                    raise ValueError("text with U+0000")
         return pa.RecordBatch.from_arrays(columns, schema=self._arrow)
 
     def write(self, batch: pa.RecordBatch) -> list[bytes]:

@@ -184,8 +184,8 @@ def _load(connection: Connection, revision: int, known: _Snapshot) -> _Snapshot:
 
 def checked_contract(schema: Json) -> Contract:
     """The contract that a schema states, after every check that a registration makes on it alone."""
-    contract = parse_contract(schema)
     check_structure(schema)
+    contract = parse_contract(schema)
     check_attributes(contract)
     return contract
 

@@ -73,8 +73,11 @@ class RegistryClient:
         return schema_id, self._schemas[schema_id]
 
     def ids(self, entity: str) -> frozenset[int]:
-        """The ids of all versions of an entity's contract."""
-        return self._entity(entity).ids
+        """The ids of all versions of an entity's contract, asked anew each time: who asks has met an id that he does
+        not know, and an old answer would call a good event foreign."""
+        name = entity_id(entity)
+        with self._lock:
+            return self._fresh(name, self._newest.get(name)).ids
 
     def contract(self, entity: str) -> Contract:
         """The newest contract of ``department.entity``."""
@@ -91,14 +94,19 @@ class RegistryClient:
             return known
         with self._lock:
             try:
-                self._newest[name] = self._read_newest(name, known)
-            except NotFound as error:
-                raise UnknownEntity(entity=entity) from error
+                return self._fresh(name, known)
             except RegistryUnavailable:
                 if known is None:
                     raise
                 self._newest[name] = _Newest(time.monotonic(), known.contract, known.ids)
-            return self._newest[name]
+                return self._newest[name]
+
+    def _fresh(self, name: str, known: _Newest | None) -> _Newest:
+        try:
+            self._newest[name] = self._read_newest(name, known)
+        except NotFound as error:
+            raise UnknownEntity(entity=name) from error
+        return self._newest[name]
 
     def _read_newest(self, name: str, known: _Newest | None) -> _Newest:
         subject, read_at = subject_of(name), time.monotonic()
