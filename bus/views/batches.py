@@ -14,13 +14,13 @@ import pyarrow.compute as pc
 from bus.contracts.codec import Codec
 from bus.contracts.quarantine import Quarantined
 from bus.contracts.registry import SchemaSource
-from bus.core.contracts import Contract
+from bus.core.contracts import Contract, Json
 from bus.core.events import NEVER
 from bus.errors import NotFound
 from bus.views import columns as convert
 from bus.views.keys import key_texts, parse_key, parse_version
 
-_PREFIX: Final = 5  # a zero byte and the schema's id in four
+PREFIX: Final = 5  # a zero byte and the schema's id in four
 Integers = np.ndarray[Any, np.dtype[np.int64]]
 Booleans = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -125,10 +125,15 @@ class Decoder:
         next_offset: int,
         end_offset: int = 0,
         read_ms: int = 0,
+        banned: frozenset[int] = frozenset(),
     ) -> Batch:
-        """The batch of ``records``, which are all that the partition has in ``[base, next_offset)``."""
+        """The batch of ``records``, which are all that the partition has in ``[base, next_offset)``. ``banned``:
+        offsets not to be decoded, since that ends the process."""
         work = _Work(topic, partition, self._contract.id, records)
         headers = [dict(record.headers) for record in records]
+        for index, record in enumerate(records if banned else ()):
+            if record.offset in banned:
+                work.refuse(index, "value", "a record of the schema", "bytes that end the process that decodes them")
         self._check_envelopes(work, headers)
         indices, columns = self._decode_values(work)
         self._check_columns(work, indices, columns)
@@ -197,7 +202,7 @@ class Decoder:
         by_prefix: dict[bytes, list[int]] = {}
         for index, record in enumerate(work.records):
             if record.value is not None and index not in work.refused:
-                by_prefix.setdefault(record.value[:_PREFIX], []).append(index)
+                by_prefix.setdefault(record.value[:PREFIX], []).append(index)
         parts = [
             part for prefix, found in by_prefix.items() if (part := self._decode_group(work, prefix, found)) is not None
         ]
@@ -218,7 +223,7 @@ class Decoder:
         codec = self._codec(work, prefix, indices)
         if codec is None:
             return None
-        decoded = codec.decode_batch([(work.records[index].value or b"")[_PREFIX:] for index in indices])
+        decoded = codec.decode_batch([(work.records[index].value or b"")[PREFIX:] for index in indices])
         for bad in decoded.bad:
             work.refuse(indices[bad.index], "value", "a record of the schema", bad.reason)
         good = np.asarray(indices, np.int64)[np.asarray(decoded.good, np.int64)]
@@ -232,8 +237,13 @@ class Decoder:
                 return None
         return good, columns
 
+    def schema_of(self, prefix: bytes) -> Json | None:
+        """The schema that the first bytes of a value name; None if they name none of this entity."""
+        schema_id = int.from_bytes(prefix[1:PREFIX], "big")
+        return self._registry.schema(schema_id) if schema_id in self._registry.ids(self._contract.id) else None
+
     def _codec(self, work: _Work, prefix: bytes, indices: Sequence[int]) -> Codec | None:
-        if len(prefix) < _PREFIX or prefix[0] != 0:
+        if len(prefix) < PREFIX or prefix[0] != 0:
             self._refuse_all(work, indices, "0 and a schema id in front", f"0x{prefix.hex()}")
             return None
         schema_id = int.from_bytes(prefix[1:], "big")

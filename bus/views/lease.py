@@ -53,16 +53,6 @@ class Leases:
             return False
         return self._clock() - seen[1] >= self._lease_s
 
-    def renew(self, held: Iterable[tuple[str, int]]) -> set[str]:
-        """Renews (view, epoch) pairs; the names of those that are lost."""
-        lost = set()
-        with translated_errors(), write(self._engine) as connection:
-            for view, epoch in sorted(held):
-                mine = (VIEW.c.name == view) & (VIEW.c.epoch == epoch)
-                if connection.execute(sa.update(VIEW).where(mine).values(beat=VIEW.c.beat + 1)).rowcount == 0:
-                    lost.add(view)
-        return lost
-
     def release(self, held: Iterable[tuple[str, int]]) -> None:
         """Gives leases back, so that the next worker need not wait."""
         with translated_errors(), write(self._engine) as connection:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.engine import Engine
-from world import BY_RESULT, INSPECTION, INSPECTIONS, LICENCE, VIEW, FixedRegistry, Topics
+from views_world import BY_RESULT, INSPECTION, INSPECTIONS, LICENCE, VIEW, FixedRegistry, Topics
 
 from bus.core.declarations import parse_view
 from bus.errors import Fenced

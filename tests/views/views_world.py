@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -113,6 +114,19 @@ BY_RESULT = {
 }
 
 
+def demo_schemas(suffix: str) -> tuple[Json, Json]:
+    """The two contracts under departments that no other test has."""
+    return {**LICENCE, "namespace": f"m{suffix}"}, {**INSPECTION, "namespace": f"f{suffix}"}
+
+
+def demo_views(suffix: str) -> list[dict[str, Any]]:
+    """The three views over those contracts."""
+    text = json.dumps([VIEW, INSPECTIONS, BY_RESULT])
+    text = text.replace('"market.licence"', f'"m{suffix}.licence"')
+    found: list[dict[str, Any]] = json.loads(text.replace('"food.inspection"', f'"f{suffix}.inspection"'))
+    return found
+
+
 class FixedRegistry:
     """Schemas by number: what the decoder needs of a registry. ``unknown``: what to raise for any other id."""
 
@@ -158,11 +172,12 @@ class Topics:
     logs: dict[tuple[str, int], list[Message]] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     codecs: dict[str, tuple[int, Codec]] = field(default_factory=dict)
+    ids: dict[str, int] = field(default_factory=dict)
 
     def _codec(self, entity: str) -> tuple[int, Codec]:
         if entity not in self.codecs:
             newest = max(self.registry.ids(entity))
-            self.codecs[entity] = (newest, Codec(self.registry.schema(newest)))
+            self.codecs[entity] = (self.ids.get(entity, newest), Codec(self.registry.schema(newest)))
         return self.codecs[entity]
 
     def log(self, entity: str, partition: int) -> list[Message]:

@@ -1,0 +1,70 @@
+"""Waits until views have applied everything that was published before the call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from bus.errors import UnknownView, ViewRebuilding
+from bus.views.catalogue import Shape
+from bus.views.store import ViewStore
+
+_PAUSE_S = 0.1
+
+
+def wait(
+    store: ViewStore,
+    shapes: Mapping[str, Shape],
+    end_offsets: Callable[[Iterable[str]], Mapping[tuple[str, int], int]],
+    names: Sequence[str],
+    timeout_s: float,
+) -> None:
+    """Returns when each view has applied everything up to the end offsets at the time of the call and is live, and each
+    aggregate was computed from such views. ``end_offsets``: by (topic, partition), of topics.
+
+    Raises `UnknownView`, and `ViewRebuilding` naming the first view that was not ready in time or has stopped.
+    """
+    for name in names:
+        if name not in shapes:
+            raise UnknownView(view=name)
+    needed = dict.fromkeys(base for name in names for base in (*shapes[name].view.reads, name))
+    views = [shapes[name] for name in needed]
+    topics = {contract.topic for shape in views for contract in shape.contracts}
+    ends = end_offsets(topics)
+    deadline = time.monotonic() + timeout_s
+    entities = [shape for shape in views if shape.contracts]
+    _until(deadline, entities, lambda shape: _applied(store, shape, ends))
+    seqs = {name: state.seq for name, state in store.states(count=False).items()}
+    aggregates = [shape for shape in views if not shape.contracts]
+    _until(deadline, aggregates, lambda shape: _computed(store, shape, seqs))
+
+
+def _until(deadline: float, shapes: Sequence[Shape], ready: Callable[[Shape], bool]) -> None:
+    for shape in shapes:
+        while not ready(shape):
+            if time.monotonic() > deadline:
+                raise ViewRebuilding(view=shape.view.name)
+            time.sleep(_PAUSE_S)
+
+
+def _live(store: ViewStore, shape: Shape) -> bool:
+    state = store.state(shape.view.name)
+    if state is not None and state.state == "stopped":
+        raise ViewRebuilding(f"View {shape.view.name} has stopped: {state.reason}", view=shape.view.name)
+    return state is not None and state.state == "live" and state.fingerprint == shape.fingerprint
+
+
+def _applied(store: ViewStore, shape: Shape, ends: Mapping[tuple[str, int], int]) -> bool:
+    if not _live(store, shape):
+        return False
+    topics = {contract.topic for contract in shape.contracts}
+    at = {(p.topic, p.partition): p.next_offset for p in store.positions(shape.view.name)}
+    return all(at.get(place, 0) >= end for place, end in ends.items() if place[0] in topics)
+
+
+def _computed(store: ViewStore, shape: Shape, seqs: Mapping[str, int]) -> bool:
+    state = store.state(shape.view.name)
+    if not _live(store, shape) or state is None:
+        return False
+    bases = state.bases or {}
+    return all(bases.get(name, -1) >= seqs[name] for name in shape.view.reads)

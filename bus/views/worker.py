@@ -1,0 +1,314 @@
+"""The worker: a Faust application that reads topics and builds the views whose leases it holds.
+
+One service owns the readers, which put rounds of batches on a bounded Faust channel; one agent builds; another listens
+on the control topic. Positions are in the views database, so Faust's own offsets, tables and web server are not used,
+and no exception leaves an agent (E9 to E13, K6).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+import faust
+import structlog
+from sqlalchemy.engine import Engine
+
+from bus.contracts.registry import SchemaSource
+from bus.errors import DatabaseUnavailable, Fenced, Unavailable
+from bus.infra.kafka import KafkaConnection
+from bus.views.batches import Batch
+from bus.views.builder import CrashPoint, Outcome, no_crash
+from bus.views.catalogue import Declarations
+from bus.views.reader import Reader, Round
+from bus.views.roster import Held, Roster, hole
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+CONTROL: Final = "bus.control"
+STALLED_S: Final = 60.0
+_STOP_S: Final = 2.0
+
+
+class Worker:
+    """Builds views until SIGTERM or SIGINT. Several workers share the views by lease.
+
+    ``lease_s``: seconds without a sign of life after which others take over. ``batch_events``: most events in one
+    transaction. ``crash_point`` is called with the name of each place where a fault test may end the process.
+    """
+
+    def __init__(
+        self,
+        *,
+        views: Engine,
+        declarations: Declarations,
+        registry: SchemaSource,
+        kafka: KafkaConnection,
+        lease_s: float = 5.0,
+        batch_events: int = 20_000,
+        crash_point: CrashPoint = no_crash,
+    ) -> None:
+        self.id = f"bus-worker-{uuid.uuid4()}"
+        self._registry, self._kafka = registry, kafka
+        self._lease_s, self._batch_events = lease_s, batch_events
+        self._roster = Roster(
+            views,
+            declarations=declarations,
+            registry=registry,
+            kafka=kafka,
+            worker=self.id,
+            lease_s=lease_s,
+            crash_point=crash_point,
+        )
+        self._writer = ThreadPoolExecutor(1, "writer")
+        self._keeper = ThreadPoolExecutor(1, "keeper")
+        self._readers: dict[Reader, asyncio.Task[None]] = {}
+        self._head: Reader | None = None
+        self._applying = False
+        self._moved: dict[str, tuple[int, float]] = {}
+
+    def run(self) -> None:
+        """Blocks until a signal; returns within 3 s of it, leases released."""
+        asyncio.run(self._main())
+
+    async def _main(self) -> None:
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+        self._stopping, self._nudge = stopping, asyncio.Event()
+        app = self._application()
+        starting = asyncio.create_task(app.start())
+        keeping = asyncio.create_task(self._keep())
+        stop = asyncio.create_task(stopping.wait())
+        await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done() and starting.exception() is not None:
+            stopping.set()
+        await stop
+        await self._stop(app, keeping, starting)
+        if starting.done() and not starting.cancelled() and (error := starting.exception()) is not None:
+            raise error
+
+    def _application(self) -> Any:
+        """The Faust application: two agents; no tables, no web server, no topics of its own."""
+        app = faust.App(
+            self.id,
+            broker=f"kafka://{self._kafka.bootstrap.replace(',', ';')}",
+            broker_credentials=faust.SASLCredentials(
+                username=self._kafka.username,
+                password=self._kafka.password,
+                mechanism="SCRAM-SHA-512",
+                ssl_context=self._kafka.ssl_context(),
+            ),
+            web_enabled=False,
+            topic_disable_leader=True,
+            topic_allow_declare=False,
+            stream_wait_empty=False,
+            consumer_auto_offset_reset="latest",
+            key_serializer="raw",
+            value_serializer="raw",
+            store="memory://",
+        )
+        self._rounds = app.channel(maxsize=2)
+
+        async def build(rounds: Any) -> None:
+            async for following in rounds:
+                await self._build(following)
+
+        async def listen(messages: Any) -> None:
+            async for _ in messages:
+                self._nudge.set()
+
+        app.agent(self._rounds, name="build")(build)
+        app.agent(app.topic(CONTROL, value_serializer="raw", key_serializer="raw"), name="control")(listen)
+        return app
+
+    async def _stop(self, app: Any, keeping: asyncio.Task[None], starting: asyncio.Task[Any]) -> None:
+        tasks = [keeping, *self._readers.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=1.0)
+        with contextlib.suppress(Unavailable):  # others take over when the lease runs out
+            await asyncio.wait_for(self._on(self._writer, self._roster.close), _STOP_S)
+        try:
+            await asyncio.wait_for(app.stop(), _STOP_S / 2)
+        except TimeoutError:
+            log.warning("faust_stop_timeout")
+        starting.cancel()
+        self._writer.shutdown(wait=False, cancel_futures=True)
+        self._keeper.shutdown(wait=False, cancel_futures=True)
+
+    async def _on(self, pool: ThreadPoolExecutor, call: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(pool, call, *arguments)
+
+    # --- keeping: leases, declarations, readers ---
+
+    async def _keep(self) -> None:
+        """Ticks the roster and gives each view a reader. Trouble passes by itself or the watchdog ends the process."""
+        while True:
+            try:
+                await self._on(self._keeper, self._roster.tick)
+            except Unavailable as error:
+                log.warning("tick_failed", error=error.code, detail=error.detail)
+            except Exception:
+                log.exception("tick_failed")
+            self._assign()
+            await self._look_at_holes()
+            self._watch()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._nudge.wait(), min(1.0, self._lease_s / 5))
+            self._nudge.clear()
+
+    def _assign(self) -> None:
+        """Views at the head share a reader; one that is behind has its own until it meets the head."""
+        held = {name: one for name, one in self._roster.held.items() if one.reading and one.builder is not None}
+        for reader in list(self._readers):
+            for name, one in list(reader.views.items()):
+                if held.get(name) is not one:
+                    del reader.views[name]
+                    reader.changed()
+            if not reader.views and reader is not self._head:
+                self._readers.pop(reader).cancel()
+        fed = {id(one) for reader in self._readers for one in reader.views.values()}
+        for one in held.values():
+            if id(one) not in fed:
+                self._feed(one)
+
+    def _feed(self, held: Held) -> None:
+        if self._head is None:
+            self._head = self._new_reader()
+        reader = self._head if not held.careful and _meets(held, self._head) else self._new_reader()
+        reader.views[held.name] = held
+        reader.changed()
+
+    def _new_reader(self) -> Reader:
+        reader = Reader(
+            self._kafka,
+            self._registry,
+            lambda: self._roster.contracts,
+            self._deliver,
+            batch_events=self._batch_events,
+        )
+        self._readers[reader] = asyncio.create_task(reader.run())
+        return reader
+
+    async def _deliver(self, following: Round) -> None:
+        while not self._rounds.subscriber_count():  # the agent has not started yet: nothing would be kept
+            await asyncio.sleep(0.01)
+        await self._rounds.put(following)
+
+    async def _look_at_holes(self) -> None:
+        """A partition whose offsets are gone stops the views that need them; it is never skipped."""
+        for reader in list(self._readers):
+            for place in list(reader.out_of_range):
+                reader.out_of_range.discard(place)
+                for held in list(reader.views.values()):
+                    if place in held.positions:
+                        reason = await self._on(self._keeper, self._reason, place, held.positions[place])
+                        if reason:
+                            await self._stop_view(held, reason)
+                reader.changed()
+
+    def _reason(self, place: tuple[str, int], at: int) -> str:
+        start, end = self._roster.range_of(place)
+        return "" if start <= at <= end else hole(place, at, start, end)
+
+    def _watch(self) -> None:
+        """A worker that no longer moves though there is work ends itself; the supervisor starts another (pitfalls 4,
+        14, 15). Waiting for the database or the registry is no such case."""
+        now, waiting = time.monotonic(), self._applying or any(reader.paused for reader in self._readers)
+        for held in self._roster.held.values():
+            at = sum(held.positions.values())
+            moved, since = self._moved.get(held.name, (-1, now))
+            if moved != at or waiting or not self._roster.is_behind(held):
+                self._moved[held.name] = (at, now)
+            elif now - since > STALLED_S:
+                log.error("stalled", view=held.name, seconds=STALLED_S)
+                os._exit(1)
+
+    # --- building ---
+
+    async def _build(self, following: Round) -> None:
+        """Applies one round to the views of its reader. Nothing leaves here: what cannot be applied stops its view."""
+        following.taken = True
+        try:
+            for held in list(following.reader.views.values()):
+                batches = [batch for batch in following.batches if batch.topic in held.topics]
+                if batches and held.reading:
+                    await self._apply(following.reader, held, batches)
+            self._merge_readers(following.reader)
+        except Exception:
+            log.exception("round_failed")
+            following.reader.changed()
+        finally:
+            following.settled.set()
+
+    async def _apply(self, reader: Reader, held: Held, batches: list[Batch]) -> None:
+        try:
+            outcome = await self._retried(held, lambda: _builder(held).apply(batches))
+        except Fenced:
+            self._roster.forget(held.name)
+            return
+        except Exception as error:
+            log.exception("batch_failed", view=held.name)
+            await self._stop_view(held, f"a batch could not be applied: {type(error).__name__}")
+            return
+        held.positions.update(outcome.positions)
+        held.careful = False
+        if outcome.gaps:
+            log.warning("gap", view=held.name, places=sorted(outcome.gaps))
+            reader.changed()
+        if not held.live and held.caught_up:
+            self._nudge.set()
+
+    async def _retried(self, held: Held, apply: Callable[[], Outcome]) -> Outcome:
+        """A database that does not answer is asked again; the batch is never given up and never quarantined."""
+        pause, self._applying = 0.1, True
+        try:
+            while True:
+                try:
+                    return await self._on(self._writer, apply)
+                except DatabaseUnavailable as error:
+                    log.warning("database_unavailable", view=held.name, cause=str(error.__cause__))
+                await asyncio.sleep(pause)
+                pause = min(2.0, pause * 2)
+        finally:
+            self._applying = False
+
+    async def _stop_view(self, held: Held, reason: str) -> None:
+        try:
+            await self._on(self._keeper, self._roster.stop_view, held, reason)
+        except (Fenced, DatabaseUnavailable):
+            log.warning("stop_not_recorded", view=held.name)
+
+    def _merge_readers(self, reader: Reader) -> None:
+        """A reader whose views have met the head hands them over and ends."""
+        head = self._head
+        if head is None or reader is head or reader not in self._readers:
+            return
+        for name, held in list(reader.views.items()):
+            if held.caught_up and _meets(held, head):
+                del reader.views[name]
+                head.views[name] = held
+                head.changed()
+        if not reader.views:
+            self._readers.pop(reader).cancel()
+
+
+def _meets(held: Held, head: Reader) -> bool:
+    """Whether the head need not go back for this view: it is nowhere behind it."""
+    at = head.at
+    return all(position >= at.get(place, position) for place, position in held.positions.items())
+
+
+def _builder(held: Held) -> Any:
+    if held.builder is None:
+        raise TypeError(f"{held.name} is not built from topics")
+    return held.builder
