@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import io
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -105,7 +106,10 @@ class Validator:
 
     def _check_nested(self, record: Mapping[str, Any]) -> list[Violation]:
         try:
-            fastavro.validate(self.normal(record), self._parsed, raise_errors=True, strict=True)
+            whole = self.normal(record)
+            fastavro.validate(whole, self._parsed, raise_errors=True, strict=True)
+            # It overlooks unknown members of nested records; the writer does not.
+            fastavro.schemaless_writer(io.BytesIO(), self._parsed, whole, strict=True)
         except fastavro.validation.ValidationError as error:
             return [Violation(*_nested_fault(error, self.contract))]
         except (ValueError, TypeError, KeyError, AttributeError) as error:
