@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import logging
+import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +41,7 @@ from bus.errors import (
 )
 
 MAX_CACHED: Final = 10_000
+STANDING_S: Final = 1.0
 log = logging.getLogger(__name__)
 
 
@@ -53,10 +55,12 @@ class Shape(Protocol):
 
 
 class HasContact(Protocol):
-    """A department, as far as a refusal names it."""
+    """A department, as far as a decision needs it."""
 
     @property
     def contact(self) -> str: ...
+    @property
+    def suspended(self) -> bool: ...
 
 
 class Directory(Protocol):
@@ -128,6 +132,7 @@ class Decider:
         self._grants = grants
         self._directory = directory
         self._clock = clock
+        self._standing: dict[str, tuple[float, bool]] = {}
         self._decided: OrderedDict[tuple[Any, ...], Outcome] = OrderedDict()
         # SQLite answers the two small reads in the loop faster than a thread could take them over
         self._aside = grants.engine.dialect.name != "sqlite"
@@ -167,11 +172,28 @@ class Decider:
     def _request(self, subject: Subject, shape: Shape, purpose: str | None, channel: str) -> _Request:
         """The request with the grants as they are now: those of the department, and those of everybody."""
         revisions, at = self._grants.revisions(), self._clock()
+        if self._suspended(subject.department):
+            return _Request(subject, shape, purpose, channel, at, (), revisions, "suspended")
         consumers = dict.fromkeys((subject.department, PUBLIC))
         pairs = [self._grants.pair(consumer, shape.view.name, revisions.grants) for consumer in consumers]
         grants = tuple(grant for pair in pairs for grant in pair.grants if grant.active(at))
         digest = " ".join(pair.digest for pair in pairs)
         return _Request(subject, shape, purpose, channel, at, grants, revisions, digest)
+
+    def _suspended(self, department: str) -> bool:
+        """Whether the department may read nothing at all, whatever was granted: asked anew every second."""
+        now = time.monotonic()
+        known = self._standing.get(department)
+        if known is not None and now < known[0]:
+            return known[1]
+        try:
+            suspended = department != PUBLIC and self._directory.department(department).suspended
+        except UnknownDepartment:
+            suspended = False  # it has no grants of its own; what everybody may read it may read
+        if len(self._standing) >= MAX_CACHED:
+            self._standing.clear()
+        self._standing[department] = (now + STANDING_S, suspended)
+        return suspended
 
     async def _decide(self, request: _Request) -> Decision:
         rules = await self._engine.ready(request.revisions.rules, request.revisions.rules_at)

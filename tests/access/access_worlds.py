@@ -48,12 +48,15 @@ def shape(name: str = "business", kinds: Mapping[str, Kind] = KINDS, *, listed: 
 @dataclass(frozen=True)
 class Office:
     contact: str
+    suspended: bool = False
 
 
 class Offices:
-    """A directory that knows the owner only."""
+    """A directory that knows the owner, and a department that was suspended."""
 
     def department(self, department: str, /) -> Office:
+        if department == "sleepy":
+            return Office("", suspended=True)
         if department != "market":
             raise UnknownDepartment(department=department)
         return Office("data@market.example")

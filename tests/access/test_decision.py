@@ -293,3 +293,13 @@ def test_without_the_governance_database_nothing_is_shown(shared_opa: Opa, store
     deny = asyncio.run(run())
     assert isinstance(deny, Deny)
     assert isinstance(deny.error, DatabaseUnavailable)
+
+
+def test_a_suspended_department_reads_nothing(shared_opa: Opa, store: GrantStore) -> None:
+    """Neither by its own grant nor by what everybody may read."""
+    public = grant(id="open", consumer="public", purpose="open_data", rows=None)
+    store.apply(grant_set(grant(consumer="sleepy"), public), os_user="root")
+    for purpose in ("levy", "open_data"):
+        deny = decide(shared_opa, store, Subject("sleepy"), purpose)
+        assert isinstance(deny, Deny)
+        assert isinstance(deny.error, NotGranted)
