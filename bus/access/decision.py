@@ -10,17 +10,17 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import logging
-import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from bus.access.answers import EVERY_ROW, Filter
+from bus.access.answers import EVERY_ROW, Filter, Verdict
 from bus.access.engine import Outcome, PolicyEngine
 from bus.access.facts import request_input
 from bus.access.identity import Subject
+from bus.access.refusals import Asked, Directory, Standing, refusal
 from bus.access.store import GrantStore, Revisions
 from bus.core import names
 from bus.core.columns import Column
@@ -28,20 +28,9 @@ from bus.core.contracts import Kind
 from bus.core.grants import CHANNELS, PUBLIC, Grant, Limits
 from bus.core.masks import Mask, check_mask
 from bus.core.views import View
-from bus.errors import (
-    BadFilter,
-    BusError,
-    ChannelNotGranted,
-    NotGranted,
-    PolicyError,
-    PurposeNotGranted,
-    Unavailable,
-    UnknownDepartment,
-    UnknownView,
-)
+from bus.errors import BadFilter, BusError, PolicyError, Unavailable
 
 MAX_CACHED: Final = 10_000
-STANDING_S: Final = 1.0
 log = logging.getLogger(__name__)
 
 
@@ -52,21 +41,6 @@ class Shape(Protocol):
     def view(self) -> View: ...
     @property
     def columns(self) -> Sequence[Column]: ...
-
-
-class HasContact(Protocol):
-    """A department, as far as a decision needs it."""
-
-    @property
-    def contact(self) -> str: ...
-    @property
-    def suspended(self) -> bool: ...
-
-
-class Directory(Protocol):
-    """Where to ask: raises `UnknownDepartment`."""
-
-    def department(self, department: str, /) -> HasContact: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +104,9 @@ class Decider:
     ) -> None:
         self._engine = engine
         self._grants = grants
+        self._standing = Standing(directory)
         self._directory = directory
         self._clock = clock
-        self._standing: dict[str, tuple[float, bool]] = {}
         self._decided: OrderedDict[tuple[Any, ...], Outcome] = OrderedDict()
         # SQLite answers the two small reads in the loop faster than a thread could take them over
         self._aside = grants.engine.dialect.name != "sqlite"
@@ -172,28 +146,13 @@ class Decider:
     def _request(self, subject: Subject, shape: Shape, purpose: str | None, channel: str) -> _Request:
         """The request with the grants as they are now: those of the department, and those of everybody."""
         revisions, at = self._grants.revisions(), self._clock()
-        if self._suspended(subject.department):
+        if self._standing.suspended(subject.department):
             return _Request(subject, shape, purpose, channel, at, (), revisions, "suspended")
         consumers = dict.fromkeys((subject.department, PUBLIC))
         pairs = [self._grants.pair(consumer, shape.view.name, revisions.grants) for consumer in consumers]
         grants = tuple(grant for pair in pairs for grant in pair.grants if grant.active(at))
         digest = " ".join(pair.digest for pair in pairs)
         return _Request(subject, shape, purpose, channel, at, grants, revisions, digest)
-
-    def _suspended(self, department: str) -> bool:
-        """Whether the department may read nothing at all, whatever was granted: asked anew every second."""
-        now = time.monotonic()
-        known = self._standing.get(department)
-        if known is not None and now < known[0]:
-            return known[1]
-        try:
-            suspended = department != PUBLIC and self._directory.department(department).suspended
-        except UnknownDepartment:
-            suspended = False  # it has no grants of its own; what everybody may read it may read
-        if len(self._standing) >= MAX_CACHED:
-            self._standing.clear()
-        self._standing[department] = (now + STANDING_S, suspended)
-        return suspended
 
     async def _decide(self, request: _Request) -> Decision:
         rules = await self._engine.ready(request.revisions.rules, request.revisions.rules_at)
@@ -224,7 +183,7 @@ class Decider:
     def _conclude(self, request: _Request, outcome: Outcome) -> Decision:
         revision = f"{outcome.revision}.{request.revisions.grants}"
         if not outcome.verdict.allow:
-            return Deny(self._refusal(request, outcome), revision)
+            return Deny(self._refusal(request, outcome.verdict), revision)
         grant = _deciding_grant(request, outcome)
         if (outcome.rows == EVERY_ROW) is not outcome.verdict.allow_all:
             raise PolicyError()
@@ -243,31 +202,10 @@ class Decider:
             consumer=request.subject.department,
         )
 
-    def _refusal(self, request: _Request, outcome: Outcome) -> BusError:
-        view, reason = request.shape.view, outcome.verdict.reason
-        if reason == "not_granted" and not view.listed:
-            return UnknownView(view=view.name)
-        try:
-            contact = self._directory.department(view.owner).contact
-        except UnknownDepartment:
-            contact = ""
-        members = {
-            "department": request.subject.department,
-            "view": view.name,
-            "owner": view.owner,
-            "contact": contact,
-            "rule": f"bus.access: {reason}",
-            "remedy": f"Apply to {view.owner} ({contact}) for a grant on {view.name}, naming purpose and legal basis.",
-        }
-        if reason == "not_granted":
-            return NotGranted(**members)
-        if reason == "purpose_not_granted":
-            purposes = sorted({grant.purpose for grant in request.grants})
-            return PurposeNotGranted(**members, purpose=str(request.purpose or "")[:63], purposes=purposes)
-        if reason == "channel_not_granted":
-            granted = ", ".join(sorted(outcome.verdict.channels))
-            return ChannelNotGranted(**members, channel=request.channel, granted=granted)
-        raise PolicyError()
+    def _refusal(self, request: _Request, verdict: Verdict) -> BusError:
+        purposes = sorted({grant.purpose for grant in request.grants})
+        asked = Asked(request.subject.department, request.purpose, request.channel, tuple(purposes))
+        return refusal(asked, request.shape.view, verdict, self._directory)
 
 
 def _cache_key(request: _Request, rules: int) -> tuple[Any, ...]:
