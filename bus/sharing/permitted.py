@@ -5,7 +5,7 @@ Its result is the only thing `store.py` builds SQL from, so no name or text of a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -50,8 +50,11 @@ class Permitted:
         return tuple(sorted(shown.name for shown in self.shown if shown.mask is not None))
 
 
-def permit(query: Query, shape: Shape, allow: Allow, contact: Mapping[str, str]) -> Permitted:
-    """The question as far as the grant goes. ``contact``: owner and contact, for refusals.
+Contact = Callable[[], Mapping[str, str]]
+
+
+def permit(query: Query, shape: Shape, allow: Allow, contact: Contact) -> Permitted:
+    """The question as far as the grant goes. ``contact``: gives owner and contact, for refusals.
 
     Raises `UnknownField` (422), `FieldNotGranted` and `FieldNotFilterable` (403), `BadFilter` (422).
     """
@@ -59,7 +62,7 @@ def permit(query: Query, shape: Shape, allow: Allow, contact: Mapping[str, str])
 
 
 class _Check:
-    def __init__(self, shape: Shape, allow: Allow, contact: Mapping[str, str]) -> None:
+    def __init__(self, shape: Shape, allow: Allow, contact: Contact) -> None:
         self._view = shape.view
         self._columns = {column.name: column for column in shape.columns}
         self._allow, self._contact = allow, contact
@@ -83,14 +86,14 @@ class _Check:
 
     def _granted(self, field: str) -> Column:
         if field not in self._allow.columns:
-            raise FieldNotGranted(field=field, view=self._view.name, **self._contact)
+            raise FieldNotGranted(field=field, view=self._view.name, **self._contact())
         return self._columns[field]
 
     def _open(self, field: str) -> Column:
         """The column, if rows may be chosen or ordered by it."""
         column = self._granted(field)
         if field in self._allow.masks:
-            raise FieldNotFilterable(field=field, view=self._view.name, **self._contact)
+            raise FieldNotFilterable(field=field, view=self._view.name, **self._contact())
         return column
 
     def _typed(self, item: Filter) -> Filter:

@@ -137,7 +137,7 @@ class QueryDoor:
         raise error
 
     async def _allowed(self, subject: Subject, shape: Shape, query: Query, allow: Allow, request_id: str) -> Answer:
-        permitted = permit(query, shape, allow, self._owner(shape))
+        permitted = permit(query, shape, allow, lambda: self._owner(shape))
         self._admission.count((subject.department, allow.grant_ids), allow.limits.per_minute)
         standing = await self._watch.standing(shape.view.name)
         answer = Answer(shape.view.name, permitted.shown, (), permitted.offset, None, standing.header, allow, True)

@@ -13,8 +13,6 @@ from bus.web.edge import Edge
 from bus.web.figures import Figures
 from bus.web.parts import Parts
 
-MAX_BODY = 1024 * 1024
-
 
 def create_app(parts: Parts, routers: Sequence[APIRouter] = ()) -> FastAPI:
     """The application over these parts. ``routers``: further ones, for other audiences.
@@ -29,7 +27,6 @@ def create_app(parts: Parts, routers: Sequence[APIRouter] = ()) -> FastAPI:
         redoc_url=None,
         lifespan=_lifespan,
         redirect_slashes=False,
-        max_body_size=MAX_BODY,
     )
     app.state.parts = parts
     app.state.figures = Figures(parts.views, parts.quarantined)

@@ -16,11 +16,12 @@ import structlog
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bus.errors import AddressTooLong, BadHost, BusError, EncodingNotTaken
+from bus.errors import AddressTooLong, BadHost, BusError, EncodingNotTaken, TooLarge
 from bus.web.figures import Figures
 from bus.web.problems import problem
 
 MAX_ADDRESS: Final = 8 * 1024
+MAX_BODY: Final = 1024 * 1024
 _CSP: Final = (
     "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'; "
     "script-src 'self'; style-src 'self'; img-src 'self' data:"
@@ -70,7 +71,7 @@ class Edge:
         scope["bus.status"] = 500
         started = time.perf_counter()
         try:
-            await self._answer(scope, receive, _with_headers(scope, send))
+            await self._answer(scope, _limited(scope, receive), _with_headers(scope, send))
         finally:
             self._record(scope, time.perf_counter() - started)
 
@@ -93,6 +94,8 @@ class Edge:
         if len(hosts) != 1 or _host_name(hosts[0]) not in self._hosts:
             return BadHost()
         for name, value in scope["headers"]:
+            if name == b"content-length" and (not value.isdigit() or int(value) > MAX_BODY):
+                return TooLarge(limit=f"{MAX_BODY} bytes")
             if name == b"content-encoding" and value.lower() != b"identity":
                 return EncodingNotTaken(encoding=value.decode("latin-1")[:40])
         return None
@@ -118,6 +121,22 @@ def _host_name(header: bytes) -> str:
     text = header.decode("latin-1").lower()
     name, colon, port = text.rpartition(":")
     return name if colon and port.isdigit() else text
+
+
+def _limited(scope: Scope, receive: Receive) -> Receive:
+    """Stops reading a body of unstated length at the limit."""
+    read = 0
+
+    async def receive_limited() -> Message:
+        nonlocal read
+        message = await receive()
+        read += len(message.get("body", b""))
+        if read > MAX_BODY:
+            scope["bus.too_large"] = True  # FastAPI turns an error while it reads a body into one of its own
+            raise TooLarge(limit=f"{MAX_BODY} bytes")
+        return message
+
+    return receive_limited
 
 
 def _with_headers(scope: Scope, send: Send) -> Send:

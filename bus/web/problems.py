@@ -76,10 +76,10 @@ def _place(fault: Any) -> str:
 
 def from_http(error: HTTPException, request: Request) -> BusError:
     """The framework's own errors in our words."""
+    if error.status_code == 413 or request.scope.get("bus.too_large"):
+        return TooLarge(limit="what this address takes")
     if error.status_code == 405:
         return MethodNotAllowed(method=request.method, allowed=(error.headers or {}).get("Allow", ""))
-    if error.status_code == 413:
-        return TooLarge(limit="the limit for this address")
     if error.status_code == 415:
         return EncodingNotTaken(encoding=request.headers.get("content-type", "")[:80])
     if error.status_code == 406:

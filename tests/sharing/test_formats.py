@@ -20,7 +20,13 @@ CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x0
 
 def test_json_keeps_every_digit_and_character() -> None:
     """Decimals are numbers with all their digits, instants end in Z, Chinese is not escaped."""
-    row = (Decimal("12345678901234567.10"), dt.datetime(2026, 1, 1, 8, tzinfo=dt.UTC), dt.date(2026, 1, 1), "饭店", None)
+    row = (
+        Decimal("12345678901234567.10"),
+        dt.datetime(2026, 1, 1, 8, tzinfo=dt.UTC),
+        dt.date(2026, 1, 1),
+        "饭店",
+        None,
+    )
     text = body(Format.JSON, ("a", "b", "c", "d", "e"), [row]).decode()
     expected = '[{"a":12345678901234567.10,"b":"2026-01-01T08:00:00Z","c":"2026-01-01","d":"饭店","e":null}]'
     assert text == expected
@@ -53,7 +59,7 @@ def test_csv_is_read_back_and_never_a_formula(rows: list[tuple[str, str]]) -> No
 def test_csv_leaves_numbers_alone() -> None:
     """A negative number stays a number; null is empty and an empty text is in quotes."""
     text = body(Format.CSV, ("a", "b", "c", "d", "e", "f"), [(-5, -1.5, Decimal("-0.50"), None, "", "-5")]).decode()
-    assert text == "a,b,c,d,e,f\r\n-5,-1.5,-0.50,,\"\",'-5\r\n"
+    assert text == 'a,b,c,d,e,f\r\n-5,-1.5,-0.50,,"",\'-5\r\n'
 
 
 @pytest.mark.parametrize(

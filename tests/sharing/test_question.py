@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 from decimal import Decimal
 
 import pytest
@@ -75,14 +76,24 @@ def test_eq_takes_its_value_as_it_is(value: str) -> None:
     assert parse_filter("name", f"eq.{value}") == Comparison("name", "eq", (value,))
 
 
+def status_of(read: Callable[[], object]) -> int:
+    """What reading comes to: 200, or the status of its refusal."""
+    try:
+        read()
+    except BusError as error:
+        return error.status
+    return 200
+
+
 @given(st.text(max_size=60))
 def test_no_text_breaks_the_reader(text: str) -> None:
     """Whatever stands in a filter is read or refused, never a fault."""
-    for read in (lambda: parse_filter("a", text), lambda: parse_group("or", text), lambda: parse_query([("order", text)])):
-        try:
-            read()
-        except BusError as error:
-            assert error.status == 422
+    for read in (
+        lambda: parse_filter("a", text),
+        lambda: parse_group("or", text),
+        lambda: parse_query([("order", text)]),
+    ):
+        assert status_of(read) in (200, 422)
 
 
 def test_orders_put_nulls_where_postgresql_does() -> None:

@@ -1,0 +1,43 @@
+"""The served worlds of this room's tests, one a run for each database, since most tests only ask."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "access"))
+
+from served_world import World, served
+
+
+@pytest.fixture(scope="session")
+def world(opa_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """The served world on SQLite."""
+    folder = tmp_path_factory.mktemp("served")
+    with served(f"sqlite:///{folder / 'data'}", opa_binary, folder / "opa") as served_world:
+        yield served_world
+
+
+@pytest.fixture(scope="session")
+def postgresql_world(
+    request: pytest.FixtureRequest, opa_binary: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[World]:
+    """The served world on PostgreSQL."""
+    cluster = request.getfixturevalue("postgresql_cluster")
+    with psycopg.connect(cluster.url("postgres"), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE served")
+    with served(cluster.url("served"), opa_binary, tmp_path_factory.mktemp("served-pg") / "opa") as served_world:
+        yield served_world
+
+
+@pytest.fixture(
+    params=["world", pytest.param("postgresql_world", marks=pytest.mark.postgresql)], ids=["sqlite", "postgresql"]
+)
+def either(request: pytest.FixtureRequest) -> World:
+    """The served world on each database."""
+    served_world: World = request.getfixturevalue(request.param)
+    return served_world
