@@ -29,7 +29,7 @@ def version_number(value: int | dt.date | dt.datetime | None) -> int:
     if value is None:
         return NEVER
     if isinstance(value, dt.datetime):
-        return round((value - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) / dt.timedelta(microseconds=1))
+        return (value - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)
     if isinstance(value, dt.date):
         return (value - _EPOCH).days
     return int(value)

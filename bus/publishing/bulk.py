@@ -50,6 +50,7 @@ class BulkSender:
         self._progress = progress
         self._timeout_s = timeout_s
         self._report = Report()
+        self._under_way: list[Awaitable[Any]] = []
 
     async def run(self, records: Iterable[Any], *, first_line: int) -> Report:
         """Sends all records; returns when every one of them is acknowledged or refused.
@@ -67,6 +68,8 @@ class BulkSender:
             raise self._unavailable(error) from error
         finally:
             await _stopped(producer)
+            # Batches still under way when one failed: their outcome is part of that failure, not a loose end.
+            await asyncio.gather(*self._under_way, return_exceptions=True)
         return self._report
 
     async def _started(self) -> Any:
@@ -90,7 +93,7 @@ class BulkSender:
         for chunk in _chunks(records):
             prepared = self._preparer.prepare(chunk, first_line=first_line, partitions=partitions)
             first_line += len(chunk)
-            acks = await self._send(producer, prepared)
+            acks = self._under_way = await self._send(producer, prepared)
             if before is not None:  # the acks of one chunk are awaited while the next is under way
                 await self._acknowledged(*before)
             before = (acks, prepared)
@@ -145,7 +148,9 @@ class BulkSender:
         )
 
     async def _acknowledged(self, acks: list[Awaitable[Any]], prepared: Prepared) -> None:
-        await asyncio.gather(*acks)
+        for outcome in await asyncio.gather(*acks, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
         self._report.acknowledged += len(prepared.keys)
         if prepared.refused:
             self._quarantine(prepared.refused)

@@ -34,22 +34,24 @@ from bus.contracts.registry import checked_contract
 from bus.contracts.validation import Validator, Violation, violations
 
 NOON = dt.datetime(2024, 1, 1, 12, tzinfo=dt.UTC)
+FIRST = dt.datetime.min
+D = decimal.Decimal
 Bad = tuple[Any, list[Any], list[Any], dict[str, Any]]
 
 # A type, values that keep it, values that do not, and what the owner adds.
 CASES: list[Bad] = [
     ("string", ["a", "", " a ", "好"], [1, b"a", None, "a\x00b", "\ud800", ["a"]], {}),
-    ("int", [0, -(2**31), 2**31 - 1], [2**31, 3.0, 3.7, True, "3", None, decimal.Decimal(3)], {}),
+    ("int", [0, -(2**31), 2**31 - 1], [2**31, 3.0, 3.7, True, "3", None, D(3)], {}),
     ("long", [2**63 - 1], [2**63, -(2**63) - 1, 10**400, 1.0, np.nan], {}),
-    ("double", [1.5, 3, -0.0, 5e-324], ["1.5", True, np.nan, np.inf, 10**400, decimal.Decimal("1.5")], {}),
+    ("double", [1.5, 3, -0.0, 5e-324], ["1.5", True, np.nan, np.inf, 10**400, D("1.5")], {}),
     ("float", [1.5, 2.0**127], [3.5e38, -np.inf], {}),
     ("boolean", [True, False], [0, 1, "true"], {}),
     (DATE, [dt.date(2024, 2, 29)], [NOON, "2024-02-29", 19_000], {}),
     (MICROS, [NOON, NOON.astimezone(dt.timezone(dt.timedelta(hours=8)))], [NOON.replace(tzinfo=None), NOON.date()], {}),
-    (MICROS, [dt.datetime.min.replace(tzinfo=dt.UTC)], [dt.datetime.min.replace(tzinfo=dt.timezone(dt.timedelta(1) / 2))], {}),
+    (MICROS, [FIRST.replace(tzinfo=dt.UTC)], [FIRST.replace(tzinfo=dt.timezone(dt.timedelta(hours=12)))], {}),
     (MILLIS, [NOON.replace(microsecond=5_000)], [NOON.replace(microsecond=5_001)], {}),
-    (MONEY, [decimal.Decimal("1.5"), decimal.Decimal("9999999999.990"), decimal.Decimal("-0")], [1.5, 1, decimal.Decimal("1.005"), decimal.Decimal("10000000000"), decimal.Decimal("NaN"), decimal.Decimal("1E+999999999")], {}),
-    (FIXED_MONEY, [decimal.Decimal("1E+5")], [decimal.Decimal("0.001")], {}),
+    (MONEY, [D("1.5"), D("9999999999.990"), D("-0")], [1.5, 1, D("1.005"), D("1E10"), D("NaN"), D("1E+999999999")], {}),
+    (FIXED_MONEY, [D("1E+5")], [D("0.001")], {}),
     ("bytes", [b"", b"\x00"], ["", bytearray(b"x")], {}),
     ({"type": "fixed", "name": "Four", "size": 4}, [b"abcd"], [b"abc", b"abcde"], {}),
     (COLOUR, ["RED"], ["red", "", 0], {}),
@@ -65,7 +67,7 @@ CASES: list[Bad] = [
     ("double", [0, 0.5, 1.0], [-1e-300, 1.0000001], {"minimum": 0, "maximum": 1}),
     (DATE, [dt.date(1900, 1, 1)], [dt.date(1899, 12, 31)], {"minimum": "1900-01-01"}),
     (MICROS, [NOON], [NOON + dt.timedelta(microseconds=1)], {"maximum": "2024-01-01T12:00:00Z"}),
-    (MONEY, [decimal.Decimal("0.10")], [decimal.Decimal("0.09")], {"minimum": 0.1}),
+    (MONEY, [D("0.10")], [D("0.09")], {"minimum": 0.1}),
 ]  # fmt: skip
 
 
