@@ -1,0 +1,165 @@
+"""Grants in the governance database, on both: all or nothing, effective with the return, every change recorded."""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from access_worlds import NOW, grant, grant_set
+
+from bus.access.store import CHANGES, Change, GrantStore
+from bus.core.grants import GrantSet
+from bus.errors import BadFilter, DatabaseUnavailable, GrantConflict, NotFound
+from bus.infra.database import open_database
+
+NONE: tuple[str, ...] = ()
+
+
+@pytest.fixture
+def store(database_url: str) -> Iterator[GrantStore]:
+    engine = open_database(database_url, "governance")
+    yield GrantStore(engine)
+    engine.dispose()
+
+
+def changes(store: GrantStore) -> list[tuple[Any, ...]]:
+    with store.engine.connect() as connection:
+        query = sa.select(CHANGES.c.revision, CHANGES.c.change, CHANGES.c.grant_id, CHANGES.c.by, CHANGES.c.reason)
+        return [tuple(row) for row in connection.execute(query.order_by(CHANGES.c.sequence))]
+
+
+def ids(store: GrantStore, consumer: str = "tax", view: str = "business", at: dt.datetime = NOW) -> list[str]:
+    return [made.id for made in store.active(consumer, view, at)]
+
+
+def test_applying_a_set_replaces_it(store: GrantStore) -> None:
+    """What was added, changed and revoked is told and recorded; applying it again changes nothing."""
+    assert store.apply(grant_set(grant(), grant(id="two", purpose="audit")), os_user="root") == Change(
+        ("tax-business", "two"), NONE, NONE
+    )
+    again = grant_set(grant(fields=["ward"], masks={}), grant(id="three", purpose="research"))
+    assert store.apply(again, os_user="anna") == Change(("three",), ("tax-business",), ("two",))
+    assert store.apply(again, os_user="anna") == Change(NONE, NONE, NONE)
+    assert store.revision() == 2
+    assert ids(store) == ["tax-business", "three"]
+    assert changes(store) == [
+        (1, "added", "tax-business", "root", ""),
+        (1, "added", "two", "root", ""),
+        (2, "revoked", "two", "anna", "gone from its set"),
+        (2, "added", "three", "anna", ""),
+        (2, "changed", "tax-business", "anna", ""),
+    ]
+
+
+def test_a_grant_comes_back_as_it_went(store: GrantStore) -> None:
+    """Dates, conditions, masks and limits survive the database, also as YAML's own dates."""
+    rows = {"field": "since", "op": "gte", "value": dt.date(2026, 1, 1)}
+    valid = {"from": dt.date(2026, 1, 1), "to": dt.date(2026, 12, 31)}
+    made = grant_set(grant(rows=rows, valid=valid, limits={"rows": 5}))
+    store.apply(made, os_user="root")
+    (back,) = store.all()
+    assert back == store.get("tax-business")
+    for name in ("consumer", "channels", "fields", "masks", "valid_from", "valid_to", "limits", "author", "approver"):
+        assert getattr(back, name) == getattr(made.grants[0], name)
+    assert back.rows.clauses[0][0].as_fact() == made.grants[0].rows.clauses[0][0].as_fact()
+
+
+def test_sets_do_not_overlap_each_other(store: GrantStore) -> None:
+    """A set that conflicts with another changes nothing at all."""
+    store.apply(grant_set(grant()), os_user="root")
+    fine = grant(id="fine", consumer="food")
+    with pytest.raises(GrantConflict, match="tax-business and other"):
+        store.apply(grant_set(fine, grant(id="other"), name="second"), os_user="root")
+    with pytest.raises(GrantConflict, match="tax/tax-business"):
+        store.apply(grant_set(grant(consumer="food"), name="second"), os_user="root")
+    assert [made.id for made in store.all()] == ["tax-business"]
+    assert store.revision() == 1
+    store.apply(grant_set(fine, name="second"), os_user="root")
+    assert len(store.all()) == 2
+
+
+def test_a_revocation_is_recorded_with_who_and_why(store: GrantStore) -> None:
+    """And is effective for the next reader at once; revoking twice is refused."""
+    store.apply(grant_set(grant()), os_user="root")
+    assert ids(store) == ["tax-business"]
+    store.revoke("tax-business", "li.na", "purpose ended")
+    assert ids(store) == []
+    assert changes(store)[-1] == (2, "revoked", "tax-business", "li.na", "purpose ended")
+    for call in (lambda: store.revoke("tax-business", "li.na", "again"), lambda: store.get("tax-business")):
+        with pytest.raises(NotFound):
+            call()
+
+
+def test_another_process_sees_a_change_at_once(store: GrantStore) -> None:
+    """Two stores on one database do not keep what the other changed."""
+    other = GrantStore(store.engine)
+    store.apply(grant_set(grant()), os_user="root")
+    assert ids(other) == ["tax-business"]
+    store.revoke("tax-business", "li.na", "x")
+    assert ids(other) == []
+
+
+def test_grants_of_others_are_not_read(store: GrantStore) -> None:
+    """By consumer, view and day."""
+    made = grant_set(grant(), grant(id="food", consumer="food"), grant(id="next", view="complaint"))
+    store.apply(made, os_user="root")
+    assert ids(store) == ["tax-business"]
+    assert ids(store, "food") == ["food"]
+    assert ids(store, view="complaint") == ["next"]
+    assert ids(store, "weather") == []
+    assert ids(store, at=dt.datetime(2027, 1, 1, tzinfo=dt.UTC)) == []
+
+
+def test_unchanged_grants_are_not_read_again(store: GrantStore) -> None:
+    """A decision costs one read of the revisions; the digest moves only with the grants of the pair."""
+    store.apply(grant_set(grant()), os_user="root")
+    first = store.pair("tax", "business", store.revision())
+    assert store.pair("tax", "business", store.revision()) is first
+    store.apply(grant_set(grant(id="food", consumer="food"), name="food"), os_user="root")
+    after = store.pair("tax", "business", store.revision())
+    assert after is not first
+    assert after.digest == first.digest
+    store.apply(grant_set(grant(limits={"rows": 1})), os_user="root")
+    assert store.pair("tax", "business", store.revision()).digest != first.digest
+
+
+@pytest.mark.parametrize("value", [2**53 + 1, -(2**60)])
+def test_numbers_that_opa_would_round_are_refused_when_applied(store: GrantStore, value: int) -> None:
+    """The author hears of it, not the consumer."""
+    with pytest.raises(BadFilter, match="digits"):
+        store.apply(grant_set(grant(rows={"field": "ward", "op": "eq", "value": value})), os_user="root")
+    assert store.all() == ()
+
+
+def test_two_at_once_leave_one_whole_set(store: GrantStore) -> None:
+    """Concurrent applies follow one another: the revision counts both, and the last one stands whole."""
+    sets: list[GrantSet] = [
+        grant_set(*(grant(id=f"{name}{n}", purpose=f"p{n}", fields=[name], masks={}) for n in range(5))) for name in ("a", "b")
+    ]
+    threads = [threading.Thread(target=store.apply, args=(made,), kwargs={"os_user": "root"}) for made in sets]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert store.revision() == 2
+    assert len({made.fields for made in store.all()}) == 1
+    assert len(store.all()) == 5
+
+
+def test_rules_have_revisions_of_their_own(store: GrantStore) -> None:
+    """Raising one does not raise the other."""
+    assert store.rules_revision("aa") == 1
+    assert store.rules_revision("bb") == 2
+    revisions = store.revisions()
+    assert (revisions.rules, revisions.grants) == (2, 0)
+
+
+def test_a_database_that_is_gone_says_so(store: GrantStore) -> None:
+    """Never an empty answer."""
+    store.engine = sa.create_engine("postgresql+psycopg://nobody@127.0.0.1:9/none")
+    with pytest.raises(DatabaseUnavailable):
+        store.revision()
