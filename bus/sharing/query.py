@@ -6,7 +6,9 @@ the view's state, the rows, the audit entry. The entry is written before anythin
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
@@ -23,7 +25,7 @@ from bus.sharing.filters import shape_of
 from bus.sharing.permitted import Permitted, Shown, permit
 from bus.sharing.question import Query, parse_query
 from bus.sharing.readers import Reader
-from bus.sharing.store import Rendering, Statements, statements
+from bus.sharing.store import Base, Rendering, Statements, base, statements
 from bus.sharing.watch import Watch
 from bus.views.catalogue import Shape
 from bus.views.tables import row_table
@@ -32,6 +34,7 @@ __all__ = ["Answer", "Query", "QueryDoor", "parse_query"]
 
 Contacts = Callable[[str], str]
 _OFFSET_KIND: Final = 1_000
+_KEPT: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,7 @@ class QueryDoor:
         self._shapes, self._watch, self._contacts = shapes, watch, contacts
         self._mask_secret = mask_secret
         self._admission = Admission(clock)
+        self._bases: OrderedDict[tuple[Any, ...], Base] = OrderedDict()
         self._tables: dict[str, tuple[Shape, sa.Table]] = {}
 
     async def answer(
@@ -109,7 +113,7 @@ class QueryDoor:
         Raises what interface.md lists for a query, in the order it gives.
         """
         with self._admission.under_way(subject.department):
-            shape = self._shapes().get(view)
+            shape = (await self._current_shapes()).get(view)
             if shape is None:
                 raise UnknownView(view=view)
             query, problem = _read(asked)
@@ -121,6 +125,10 @@ class QueryDoor:
             if problem is not None:
                 raise problem
             return await self._allowed(subject, shape, query, decision, request_id)
+
+    async def _current_shapes(self) -> Mapping[str, Shape]:
+        """SQLite tells in the loop whether something changed faster than a thread could take the question over."""
+        return self._shapes() if self._reader.dialect == "sqlite" else await asyncio.to_thread(self._shapes)
 
     async def close(self) -> None:
         """Gives the database's connections back."""
@@ -155,8 +163,7 @@ class QueryDoor:
         return answer
 
     async def _rows(self, shape: Shape, permitted: Permitted, allow: Allow, freshness: str) -> Answer:
-        rendering = Rendering(self._reader.dialect, consumer_key(self._mask_secret, allow.consumer))
-        asked = statements(self._table(shape), permitted, allow, rendering)
+        asked = statements(self._base(shape, permitted, allow), permitted)
         kind = (shape.view.name, _kind(permitted), allow.grant_ids)
         rows, total = await self._reader.read(asked, kind=kind, rows=permitted.limit, count=permitted.count)
         if not rows and permitted.offset:
@@ -180,6 +187,22 @@ class QueryDoor:
             kept = (shape, row_table(shape))
             self._tables[shape.view.name] = kept
         return kept[1]
+
+    def _base(self, shape: Shape, permitted: Permitted, allow: Allow) -> Base:
+        """What the decision allows, as SQL; kept by everything that goes into it."""
+        table = self._table(shape)
+        columns = tuple(
+            (item.column.name, item.name, item.mask and (item.mask.kind, repr(item.mask.argument)))
+            for item in permitted.shown
+        )
+        key = (table, columns, allow.filter, allow.consumer)
+        kept = self._bases.get(key)
+        if kept is None:
+            rendering = Rendering(self._reader.dialect, consumer_key(self._mask_secret, allow.consumer))
+            kept = self._bases[key] = base(table, permitted.shown, allow, rendering)
+            if len(self._bases) > _KEPT:
+                self._bases.popitem(last=False)
+        return kept
 
     def _owner(self, shape: Shape) -> dict[str, str]:
         return {"owner": shape.view.owner, "contact": self._contacts(shape.view.owner)}

@@ -1,8 +1,8 @@
-"""The SELECT of a permitted question: columns of the view's own table, masks inside, the row filter AND-ed last."""
+"""The SELECT of a permitted question: columns of the view's own table, masks and row filter always inside."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -54,15 +54,30 @@ class Rendering:
     key: bytes
 
 
-def statements(table: sa.Table, permitted: Permitted, allow: Allow, rendering: Rendering) -> Statements:
-    """The statements that answer a question. ``table``: of `row_table`."""
-    asked = [_condition(table, item) for item in permitted.filters]
-    visible = sa.and_(sa.true(), *asked, live_rows(table), where(allow, table))
-    columns = [_shown(table, item, rendering) for item in permitted.shown]
-    page = sa.select(*columns).where(visible).order_by(*(_order(table, order) for order in permitted.order))
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What a decision allows of a table, before any question: the masked columns of the rows that may be shown.
+    Whatever is asked only narrows it. Making one costs more than running it, so doors keep them."""
+
+    table: sa.Table
+    page: sa.Select[Any]
+    total: sa.Select[int]
+
+
+def base(table: sa.Table, columns: Sequence[Shown], allow: Allow, rendering: Rendering) -> Base:
+    """The rows and ``columns`` that the decision allows. ``table``: of `row_table`."""
+    visible = sa.and_(sa.true(), live_rows(table), where(allow, table))
+    page = sa.select(*(_shown(table, item, rendering) for item in columns)).where(visible)
+    return Base(table, page, sa.select(sa.func.count()).select_from(table).where(visible))
+
+
+def statements(allowed: Base, permitted: Permitted) -> Statements:
+    """The statements that answer a question within what is allowed."""
+    asked = [_condition(allowed.table, item) for item in permitted.filters]
+    page = allowed.page.where(*asked).order_by(*(_order(allowed.table, order) for order in permitted.order))
     return Statements(
         page=page.limit(permitted.limit).offset(permitted.offset or None),
-        total=sa.select(sa.func.count()).select_from(table).where(visible),
+        total=allowed.total.where(*asked) if asked else allowed.total,
     )
 
 

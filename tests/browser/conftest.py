@@ -27,7 +27,7 @@ FLAGS = (
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def portal(opa_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """The served world as a demonstration, so that the portal offers "ask as"."""
     folder = tmp_path_factory.mktemp("portal")
@@ -35,9 +35,9 @@ def portal(opa_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield world
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """Chromium from BUS_CHROMIUM or PATH."""
+    """Chromium from BUS_CHROMIUM or PATH; closed after the module, since Playwright keeps an event loop running."""
     program = os.environ.get("BUS_CHROMIUM") or shutil.which("chromium")
     if program is None:
         pytest.fail("Chromium is missing: scripts/test installs it, or BUS_CHROMIUM names it")

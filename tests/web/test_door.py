@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import httpx2
 import pytest
 from served_world import XSS, World
 
@@ -154,6 +157,22 @@ def test_too_many_questions(world: World) -> None:
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
     assert answers[-1].json()["code"] == "rate_limited"
     assert 0 < int(answers[-1].headers["retry-after"]) <= 60
+
+
+def test_a_crowd_is_bounded(either: World) -> None:
+    """Of many questions at once each is answered or told to wait (429 with Retry-After), and others get through (F25)."""
+
+    async def ask() -> list[httpx2.Response]:
+        headers = either.headers("food", "inspection_planning")
+        limits = httpx2.Limits(max_connections=120)
+        async with httpx2.AsyncClient(base_url=either.url, headers=headers, timeout=60, limits=limits) as client:
+            return list(await asyncio.gather(*(client.get(f"{VIEW}?ward=eq.{n % 50}") for n in range(120))))
+
+    answers = asyncio.run(ask())
+    assert {answer.status_code for answer in answers} <= {200, 429}
+    assert sum(answer.status_code == 200 for answer in answers) >= 20
+    assert all(int(answer.headers["retry-after"]) >= 1 for answer in answers if answer.status_code == 429)
+    assert either.get(f"{VIEW}?limit=1", "tax", "levy").status_code == 200
 
 
 def test_a_look_up_has_no_count(world: World) -> None:
