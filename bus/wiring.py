@@ -31,6 +31,7 @@ from bus.contracts.registry_client import RegistryClient
 from bus.errors import SetupError
 from bus.governance.office import Governance
 from bus.governance.report import DepartmentReport
+from bus.infra import logs
 from bus.infra.database import open_database
 from bus.infra.kafka import Admin, KafkaConnection
 from bus.infra.stack import LocalStack, Program, Secrets, StackState
@@ -155,9 +156,12 @@ def local_stack(settings: Settings, progress: Callable[[str], None]) -> LocalSta
 
 
 def child_environment(settings: Settings) -> dict[str, str]:
-    """What the bus's own processes are told: everything that was set here, and UTC."""
+    """What the bus's own processes are told beside their parent's environment: what was set here, and UTC.
+
+    Nothing else, since a process whose environment changed is started again by the next `bus up`.
+    """
     given = {name: value for name, value in os.environ.items() if name.startswith("BUS_")}
-    return {**os.environ, **given, "BUS_HOME": str(settings.home), "TZ": "UTC", "PYTHONUNBUFFERED": "1"}
+    return {**given, "BUS_HOME": str(settings.home.resolve()), "TZ": "UTC", "PYTHONUNBUFFERED": "1"}
 
 
 def _serving(settings: Settings) -> Callable[[], bool]:
@@ -190,6 +194,7 @@ def opa_binary(settings: Settings) -> Path:
 
 def serve(settings: Settings) -> None:
     """Runs the web server until it is told to stop."""
+    logs.configure("serve")
     parts = make_parts(settings)
     app = create_app(parts, routers=(admin.router, status.router, registry.router))
     config = uvicorn.Config(
@@ -353,6 +358,7 @@ def _credentials(known: KafkaConnection) -> dict[str, str]:
 
 def work(settings: Settings) -> None:
     """Builds views until it is told to stop."""
+    logs.configure("worker")
     if not settings.kafka:
         raise SetupError(f"worker needs Kafka: {OUTAGE}.")
     governance = open_database(settings.database, "governance")

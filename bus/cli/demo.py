@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import subprocess
 import sys
 import time
@@ -84,7 +85,7 @@ def _produce(site: wiring.Site, name: str) -> list[str]:
     process = subprocess.run(
         [sys.executable, "-m", f"producers.{name}"],
         cwd=CHECKOUT,
-        env=wiring.child_environment(site.settings),
+        env=os.environ | wiring.child_environment(site.settings),
         capture_output=True,
         text=True,
         check=False,

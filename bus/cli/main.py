@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from bus.cli import data, declare, stack
 from bus.cli.output import errors
 from bus.errors import BusError
+from bus.infra import logs
 
 app = typer.Typer(
     name="bus",
@@ -31,6 +32,7 @@ app.add_typer(stack.policy, name="policy")
 
 def main() -> None:
     """Runs one command. A refusal is one line on stderr and exit code 1; Ctrl-C is 130."""
+    logs.quiet()
     try:
         app(standalone_mode=True)
     except BusError as error:
