@@ -137,9 +137,11 @@ def test_numbers_that_opa_would_round_are_refused_when_applied(store: GrantStore
 
 def test_two_at_once_leave_one_whole_set(store: GrantStore) -> None:
     """Concurrent applies follow one another: the revision counts both, and the last one stands whole."""
-    sets: list[GrantSet] = [
-        grant_set(*(grant(id=f"{name}{n}", purpose=f"p{n}", fields=[name], masks={}) for n in range(5))) for name in ("a", "b")
-    ]
+
+    def five(name: str) -> GrantSet:
+        return grant_set(*(grant(id=f"{name}{n}", purpose=f"p{n}", fields=[name], masks={}) for n in range(5)))
+
+    sets = [five("a"), five("b")]
     threads = [threading.Thread(target=store.apply, args=(made,), kwargs={"os_user": "root"}) for made in sets]
     for thread in threads:
         thread.start()
