@@ -160,7 +160,7 @@ def test_too_many_questions(world: World) -> None:
 
 
 def test_a_crowd_is_bounded(either: World) -> None:
-    """Of many questions at once each is answered or told to wait (429 with Retry-After), and others get through (F25)."""
+    """Of many questions at once each is answered or told to wait, and others get through (F25)."""
 
     async def ask() -> list[httpx2.Response]:
         headers = either.headers("food", "inspection_planning")
