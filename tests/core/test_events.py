@@ -68,7 +68,7 @@ def test_versions_are_ordered() -> None:
         Version(0, NEVER, 4),
         Version(1, 0, 0),
     ]
-    assert sorted(reversed(ordered)) == ordered
+    assert sorted(ordered[::-1]) == ordered
 
 
 def test_the_headers_that_are_always_sent() -> None:
