@@ -18,6 +18,7 @@ from bus.errors import RegistryUnavailable
 from bus.infra.kafka import KafkaConnection
 from bus.views.batches import Batch, Decoder
 from bus.views.builder import Place
+from bus.views.defects import report
 from bus.views.roster import Held
 from bus.views.trial import deadly
 
@@ -90,9 +91,13 @@ class Reader:
                     pending = await self._step(pending)
                 except (KafkaError, OSError) as error:
                     log.warning("reading_failed", error=type(error).__name__, detail=str(error))
-                    pending = None
-                    await self._reset()
-                    await asyncio.sleep(1.0)
+                except Exception as error:  # a defect: reported, and tried again like trouble that passes
+                    report("reading_failed", error)
+                else:
+                    continue
+                pending = None
+                await self._reset()
+                await asyncio.sleep(1.0)
         finally:
             await self._reset()
 
@@ -221,7 +226,12 @@ class Reader:
         end = consumer.highwater(partition) or next_offset
         decoder = self._decoder(place[0])
         try:
-            span = {"base": base, "next_offset": next_offset, "end_offset": end, "read_ms": time.time_ns() // 1_000_000}
+            span: dict[str, Any] = {
+                "base": base,
+                "next_offset": next_offset,
+                "end_offset": end,
+                "read_ms": time.time_ns() // 1_000_000,
+            }
             batch = await asyncio.to_thread(self._decoded, decoder, place, records, span)
         except RegistryUnavailable:
             log.warning("registry_unavailable", topic=place[0], partition=place[1])
@@ -231,7 +241,7 @@ class Reader:
         self._next[place] = next_offset
         return batch
 
-    def _decoded(self, decoder: Decoder, place: Place, records: list[Any], span: dict[str, int]) -> Batch:
+    def _decoded(self, decoder: Decoder, place: Place, records: list[Any], span: dict[str, Any]) -> Batch:
         banned: frozenset[int] = frozenset()
         careful = [held for held in self.views.values() if held.careful and place in held.positions]
         if careful:

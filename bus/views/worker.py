@@ -27,6 +27,7 @@ from bus.infra.kafka import KafkaConnection
 from bus.views.batches import Batch
 from bus.views.builder import CrashPoint, Outcome, no_crash
 from bus.views.catalogue import Declarations
+from bus.views.defects import report
 from bus.views.reader import Reader, Round
 from bus.views.roster import Held, Roster, hole
 
@@ -136,7 +137,7 @@ class Worker:
             task.cancel()
         await asyncio.wait(tasks, timeout=1.0)
         with contextlib.suppress(Unavailable):  # others take over when the lease runs out
-            await asyncio.wait_for(self._on(self._writer, self._roster.close), _STOP_S)
+            await asyncio.wait_for(self._on(self._keeper, self._roster.close), _STOP_S)
         try:
             await asyncio.wait_for(app.stop(), _STOP_S / 2)
         except TimeoutError:
@@ -157,10 +158,13 @@ class Worker:
                 await self._on(self._keeper, self._roster.tick)
             except Unavailable as error:
                 log.warning("tick_failed", error=error.code, detail=error.detail)
-            except Exception:
-                log.exception("tick_failed")
-            self._assign()
-            await self._look_at_holes()
+            except Exception as error:  # a defect must not end the worker: it is reported, and views stay as they are
+                report("tick_failed", error)
+            try:
+                self._assign()
+                await self._look_at_holes()
+            except Exception as error:
+                report("keeping_failed", error)
             self._watch()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._nudge.wait(), min(1.0, self._lease_s / 5))
@@ -200,7 +204,7 @@ class Worker:
         return reader
 
     async def _deliver(self, following: Round) -> None:
-        while not self._rounds.subscriber_count():  # the agent has not started yet: nothing would be kept
+        while not self._rounds.subscriber_count:  # the agent has not started yet: nothing would be kept
             await asyncio.sleep(0.01)
         await self._rounds.put(following)
 
@@ -244,8 +248,8 @@ class Worker:
                 if batches and held.reading:
                     await self._apply(following.reader, held, batches)
             self._merge_readers(following.reader)
-        except Exception:
-            log.exception("round_failed")
+        except Exception as error:
+            report("round_failed", error)
             following.reader.changed()
         finally:
             following.settled.set()
@@ -257,7 +261,7 @@ class Worker:
             self._roster.forget(held.name)
             return
         except Exception as error:
-            log.exception("batch_failed", view=held.name)
+            report("batch_failed", error, view=held.name)
             await self._stop_view(held, f"a batch could not be applied: {type(error).__name__}")
             return
         held.positions.update(outcome.positions)

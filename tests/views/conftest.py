@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def make_bus(kafka: KafkaConnection, kafka_admin: Admin, tmp_path: Path) -> Iter
 
     yield make
     for bus in made:
-        print(bus.output())
+        sys.stdout.write(bus.output())
         bus.close()
 
 

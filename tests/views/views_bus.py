@@ -81,10 +81,9 @@ class Bus:
         self, *, crash: float = 0.0, seed: int = 0, lease_s: float = 0.5, batch_events: int = 500
     ) -> subprocess.Popen[bytes]:
         """Starts a worker process."""
-        given = {
-            "database": self.url, "lease_s": lease_s, "batch_events": batch_events, "crash": crash, "seed": seed,
-            "kafka": {"bootstrap": self.kafka.bootstrap, "username": self.kafka.username, "password": self.kafka.password},
-        }  # fmt: skip
+        kafka = {name: getattr(self.kafka, name) for name in ("bootstrap", "username", "password")}
+        given = {"database": self.url, "kafka": kafka, "seed": seed, "crash": crash}
+        given |= {"lease_s": lease_s, "batch_events": batch_events}
         log = (self.logs / f"worker-{len(self.processes)}.log").open("wb")
         command = [sys.executable, str(Path(__file__).with_name("run_worker.py")), json.dumps(given)]
         process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "TZ": "UTC"})
