@@ -79,6 +79,8 @@ class _Session:
         try:
             with translated_errors(), self._connection.begin():
                 return [self._connection.execute(statement).all() for statement in statements]
+        except OverflowError as error:
+            raise BadFilter(why="a number in the question is larger than the database can hold.") from error
         except DatabaseUnavailable as error:
             if "interrupted" in str(error.__cause__):
                 raise _Stopped from error
@@ -188,6 +190,9 @@ class PostgresqlReader:
             if type(getattr(error.__cause__, "orig", None)).__name__ == "QueryCanceled":
                 raise _too_long(self._timeout_s) from error
             raise
+        except sa.exc.DBAPIError as error:
+            # Anything else the server refused, such as a table that a dropped view just lost.
+            raise DatabaseUnavailable() from error
 
     async def close(self) -> None:
         await self._engine.dispose()

@@ -228,7 +228,7 @@ def _rows_of(shape: Shape, complaints: int) -> list[dict[str, Any]]:
         return SAMPLES
     if shape.view.name == "complaint":
         texts = [column.name for column in shape.columns if column.kind is Kind.TEXT]
-        blank = dict.fromkeys(texts, "dark alley, many rats seen at night " * 4)
+        blank = dict.fromkeys(texts, "dark alley, many rats seen at night " * 12)
         key = shape.view.key[0]
         return [{**blank, key: f"{number:08}"} for number in range(complaints)]
     if shape.view.name == "resident":

@@ -124,6 +124,14 @@ def test_a_value_is_never_sql(world: World) -> None:
     assert world.get(f"{VIEW}?limit=1").status_code == 200
 
 
+def test_numbers_beyond_the_database(either: World) -> None:
+    """A number that no row can hold matches nothing or is refused, never a fault."""
+    for value in ("9" * 39, "1e999", "-1e-999", "0." + "1" * 39):
+        answer = either.get(f"/v1/views/sample?fee=eq.{value}", "lab", "levy")
+        assert answer.status_code in (200, 422)
+        assert answer.status_code == 422 or answer.json() == []
+
+
 def test_what_leaves_for_hidden_rows(world: World) -> None:
     """Total, page and status tell nothing of rows behind the filter (A13)."""
     hidden = world.get(f"{VIEW}?licence_number=eq.30&ward=not.is.null", "tax", "levy", Prefer="count=exact")
