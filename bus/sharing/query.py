@@ -25,6 +25,7 @@ from bus.sharing.filters import shape_of
 from bus.sharing.permitted import Permitted, Shown, permit
 from bus.sharing.question import Query, parse_query
 from bus.sharing.readers import Reader
+from bus.sharing.recording import disclosure, refusal
 from bus.sharing.store import Base, Rendering, Statements, base, statements
 from bus.sharing.watch import Watch
 from bus.views.catalogue import Shape
@@ -120,8 +121,8 @@ class QueryDoor:
             channel = query.channel(shape.view)
             decision = await self._decider.decide(subject, shape, purpose, channel)
             if isinstance(decision, Deny):
-                entry = {"purpose": purpose, "channel": channel}
-                await self._refuse(decision, {**_who(subject, shape, request_id), **entry})
+                entry = refusal(subject, view, decision, purpose=purpose, channel=channel, request_id=request_id)
+                await self._refuse(decision, entry)
             if problem is not None:
                 raise problem
             return await self._allowed(subject, shape, query, decision, request_id)
@@ -137,28 +138,22 @@ class QueryDoor:
     async def _refuse(self, deny: Deny, entry: Mapping[str, Any]) -> NoReturn:
         """Records the refusal and raises it."""
         error = deny.error
-        self._admission.count((entry["department"], "refused"), REFUSALS_A_MINUTE)
+        self._admission.count((entry["who"], "refused"), REFUSALS_A_MINUTE)
         if isinstance(error, Refused | Missing):
-            under = {"code": error.code, "policy_revision": deny.policy_revision}
-            await self._audit.append({"event": "refusal", **entry, **under})
+            await self._audit.append(entry)
         error.members.setdefault("policy_revision", deny.policy_revision)
         raise error
 
     async def _allowed(self, subject: Subject, shape: Shape, query: Query, allow: Allow, request_id: str) -> Answer:
         permitted = permit(query, shape, allow, lambda: self._owner(shape))
         self._admission.count((subject.department, allow.grant_ids), allow.limits.per_minute)
-        standing = await self._watch.standing(shape.view.name)
+        standing = await self._watch.standing(shape)
         answer = Answer(shape.view.name, permitted.shown, (), permitted.offset, None, standing.header, allow, True)
         if not query.explain:
             answer = await self._rows(shape, permitted, allow, standing.header)
+        rows, explained = len(answer.rows), query.explain
         await self._audit.append(
-            {
-                "event": "explanation" if query.explain else "disclosure",
-                **_who(subject, shape, request_id),
-                **_under(allow),
-                **_what(permitted),
-                "rows": len(answer.rows),
-            }
+            disclosure(subject, allow, permitted, rows=rows, explained=explained, request_id=request_id)
         )
         return answer
 
@@ -222,44 +217,17 @@ def _kind(permitted: Permitted) -> tuple[Any, ...]:
             permitted.order, permitted.limit, pages, permitted.count)  # fmt: skip
 
 
-def _who(subject: Subject, shape: Shape, request_id: str) -> dict[str, Any]:
-    return {
-        "department": subject.department,
-        "officer": subject.officer,
-        "view": shape.view.name,
-        "request": request_id,
-    }
-
-
-def _under(allow: Allow) -> dict[str, Any]:
-    return {
-        "purpose": allow.purpose,
-        "channel": allow.channel,
-        "grants": list(allow.grant_ids),
-        "decision": allow.decision_id,
-        "policy_revision": allow.policy_revision,
-    }
-
-
-def _what(permitted: Permitted) -> dict[str, Any]:
-    """Which question, without any value of it."""
-    return {
-        "columns": [shown.column.name for shown in permitted.shown],
-        "masked": list(permitted.masked),
-        "filter": shape_of(permitted.filters),
-        "order": [order.field for order in permitted.order],
-        "offset": permitted.offset,
-        "count": permitted.count,
-    }
-
-
 def explanation(answer: Answer) -> dict[str, Any]:
     """The decision as a document: what the asker may see and under which grants, no rows and no policy text."""
     allow = answer.decision
     return {
         "allow": True,
         "view": answer.view,
-        **_under(allow),
+        "purpose": allow.purpose,
+        "channel": allow.channel,
+        "grants": list(allow.grant_ids),
+        "decision": allow.decision_id,
+        "policy_revision": allow.policy_revision,
         "columns": list(allow.columns),
         "masks": {name: mask.as_fact() for name, mask in sorted(allow.masks.items())},
         "limits": {"per_minute": allow.limits.per_minute, "rows": allow.limits.rows},

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bus.errors import ViewRebuilding
+from bus.views.catalogue import Shape
 from bus.views.store import ViewState, ViewStore
 
 KEPT_S: Final = 0.25
@@ -40,14 +41,16 @@ class Watch:
         self._store, self._clock = store, clock
         self._kept: dict[str, tuple[float, ViewState | None, Mapping[str, float]]] = {}
 
-    async def standing(self, view: str) -> Standing:
-        """Raises `ViewRebuilding` unless the view is live."""
+    async def standing(self, shape: Shape) -> Standing:
+        """Raises `ViewRebuilding` unless the view is live, and built for the shape that is declared now: after a
+        change of the declaration its tables are the old ones until a worker takes it up."""
+        view = shape.view.name
         kept = self._kept.get(view)
         if kept is None or self._clock() - kept[0] > KEPT_S:
             kept = (self._clock(), *await asyncio.to_thread(self._look, view))
             self._kept[view] = kept
         _, state, freshness = kept
-        if state is None or state.state != "live":
+        if state is None or state.state != "live" or state.fingerprint != shape.fingerprint:
             raise ViewRebuilding(view=view, state=state.state if state else "new", reason=state.reason if state else "")
         return Standing(state, freshness)
 

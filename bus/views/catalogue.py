@@ -87,7 +87,7 @@ class Declarations:
     def apply(self, doc: Mapping[str, Any], contracts: Mapping[str, Contract]) -> Applied:
         """Declares the view, or changes it. Raises `InvalidDeclaration` naming every problem found."""
         view = parse_view(doc)
-        text = json.dumps(doc, sort_keys=True, ensure_ascii=False, default=str)
+        text = json.dumps(doc, ensure_ascii=False, default=str)  # in the declared order: readers see columns so
         with translated_errors(), write(self._engine) as connection:
             views = _read(connection)
             _refuse_broken(views, {**views, view.name: view}, contracts, view)

@@ -148,7 +148,7 @@ def test_asking_is_recorded_and_only_from_here(portal: World) -> None:
     before = len(portal.entries())
     address = portal.url + ASKED.format(right="weather", purpose="levy", lang="en")
     assert httpx2.get(address).status_code == 200
-    events = [entry["event"] for entry in portal.entries()[before:]]
+    events = [entry["kind"] for entry in portal.entries()[before:]]
     assert events == ["disclosure", "refusal"]
     foreign = httpx2.get(address, headers={"Sec-Fetch-Site": "cross-site"})
     assert (foreign.status_code, foreign.json()["code"]) == (403, "csrf")

@@ -210,17 +210,17 @@ def test_explained(world: World) -> None:
 def test_the_audit_entry_stands_first(world: World) -> None:
     """Who, what, why and how many rows are recorded, and no value of the question or the answer."""
     answer = world.get(f"{VIEW}?address=eq.SECRET&or=(ward.eq.7,ward.eq.8)&order=ward", "tax", "levy")
-    (entry,) = [body for body in world.entries() if body.get("request") == answer.headers["request-id"]]
-    assert entry["event"] == "disclosure"
-    assert (entry["department"], entry["view"], entry["purpose"]) == ("tax", "food_business", "levy")
-    assert entry["filter"] == "address=eq, or=(ward=eq,ward=eq)"
+    (entry,) = [body for body in world.entries() if body.get("request_id") == answer.headers["request-id"]]
+    assert entry["kind"] == "disclosure"
+    assert (entry["who"], entry["view"], entry["purpose"]) == ("tax", "food_business", "levy")
+    assert entry["question"]["filter"] == "address=eq, or=(ward=eq,ward=eq)"
     assert entry["masked"] == ["legal_name"]
     assert entry["rows"] == 0
     assert entry["policy_revision"] == answer.headers["policy-revision"]
     assert "SECRET" not in str(world.entries())
     refused = world.get(VIEW, "weather", "levy")
-    (entry,) = [body for body in world.entries() if body.get("request") == refused.headers["request-id"]]
-    assert (entry["event"], entry["code"]) == ("refusal", "not_granted")
+    (entry,) = [body for body in world.entries() if body.get("request_id") == refused.headers["request-id"]]
+    assert (entry["kind"], entry["code"]) == ("refusal", "not_granted")
 
 
 def test_no_audit_no_rows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,81 @@
+"""What the door writes into the audit log of an answer and of a refusal. Never a value that was asked or shown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bus.access.answers import And, Comparison, EveryRow, Filter, NoRow, Not, Or
+from bus.access.decision import Allow, Deny
+from bus.access.identity import Subject
+from bus.audit.entries import Disclosure, Refusal
+from bus.sharing.filters import shape_of
+from bus.sharing.permitted import Permitted
+
+
+def disclosure(
+    subject: Subject, allow: Allow, permitted: Permitted, *, rows: int, explained: bool, request_id: str
+) -> dict[str, Any]:
+    """The entry of an answer: under which decision, with which row condition of the grant, how many rows."""
+    question = {
+        "filter": shape_of(permitted.filters),
+        "order": [order.field for order in permitted.order],
+        "offset": permitted.offset,
+        "count": permitted.count,
+        "explained": explained,
+    }
+    return Disclosure(
+        request_id=request_id,
+        who=subject.department,
+        officer=subject.officer,
+        view=allow.view,
+        purpose=allow.purpose,
+        channel=allow.channel,
+        decision_id=allow.decision_id,
+        policy_revision=allow.policy_revision,
+        grants=allow.grant_ids,
+        condition=as_json(allow.filter),
+        columns=[shown.column.name for shown in permitted.shown],
+        masked=permitted.masked,
+        rows=rows,
+        question=question,
+    ).body()
+
+
+def refusal(
+    subject: Subject, view: str, deny: Deny, *, purpose: str | None, channel: str, request_id: str
+) -> dict[str, Any]:
+    """The entry of a refusal."""
+    return Refusal(
+        request_id=request_id,
+        who=subject.department,
+        officer=subject.officer,
+        view=view,
+        purpose=purpose,
+        channel=channel,
+        code=deny.error.code,
+        policy_revision=deny.policy_revision,
+    ).body()
+
+
+def as_json(condition: Filter) -> Any:
+    """The row condition as OPA gave it, as JSON: true for every row, false for none, else the tree.
+
+    Its values are the grant's own, so they are policy, not data.
+    """
+    match condition:
+        case EveryRow():
+            return True
+        case NoRow():
+            return False
+        case Comparison(field, op, value):
+            return [field, op, [_plain(one) for one in value] if isinstance(value, tuple | list) else _plain(value)]
+        case Not(item):
+            return {"not": as_json(item)}
+        case And(items):
+            return {"and": [as_json(item) for item in items]}
+        case Or(items):
+            return {"or": [as_json(item) for item in items]}
+
+
+def _plain(value: Any) -> Any:
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
