@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 PLAIN_STEP = 50_000
+SHOWN = 2  # reasons of a refused row; quarantine has all of them
 
 
 class Outcome(Protocol):
@@ -39,5 +40,6 @@ def say(entity: str, report: Outcome) -> None:
         print(file=sys.stderr)
     print(f"{entity}: {report.acknowledged:,} acknowledged, {len(report.refused):,} refused")
     for refused in report.refused:
-        reasons = "; ".join(f"{why.field}: expected {why.expected}, received {why.received}" for why in refused.reasons)
-        print(f"  line {refused.line}: {reasons}")
+        shown = [f"{why.field}: expected {why.expected}, received {why.received}" for why in refused.reasons[:SHOWN]]
+        more = len(refused.reasons) - len(shown)
+        print(f"  line {refused.line}: {'; '.join(shown)}{f'; and {more} more' if more else ''}")

@@ -160,9 +160,11 @@ def _verify(site: wiring.Site, api: Api, steps: Steps) -> None:
     if len(quarantine) != QUARANTINED:
         wrong.append(f"quarantine: {len(quarantine)} events, expected {QUARANTINED}")
     for item in quarantine:
-        reasons = sorted({f"{reason.get('field')}: {reason.get('expected')}" for reason in item["reasons"]})
-        place = f"{item['entity']} line {item['line']}"
-        steps.say(f"  verified quarantine: 1 event, {place} ({'; '.join(reasons)})")
+        first, *more = item["reasons"]
+        why = f"{first.get('field')}: expected {first.get('expected')}, received {first.get('received')}"
+        steps.say(
+            f"  verified quarantine: 1 event, {item['entity']} line {item['line']}: {why}; and {len(more)} more reasons"
+        )
     verdict = api.get("/v1/audit/verify")
     if not verdict["ok"]:
         wrong.append(f"audit log: first bad entry {verdict['first_bad']}")
