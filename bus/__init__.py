@@ -10,15 +10,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bus.wiring import Publisher, QueryClient
+    from bus.wiring.publishing import Publisher
+    from bus.wiring.querying import QueryClient
 
 __all__ = ["Publisher", "QueryClient"]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from bus import wiring
+    if name == "Publisher":
+        from bus.wiring.publishing import Publisher
 
-        return getattr(wiring, name)
+        return Publisher
+    if name == "QueryClient":
+        from bus.wiring.querying import QueryClient
+
+        return QueryClient
     raise AttributeError(name)

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from bus import wiring
 from bus.cli import context
 from bus.cli.output import console, errors, show_json, show_table
 from bus.core import names
@@ -49,7 +48,9 @@ def publish(
     owner, _, name = names.entity_id(entity).partition(".")
     if owner != department:
         raise Invalid(f"{department} may publish only its own entities; {entity} belongs to {owner}.")
-    with wiring.Publisher.connect(department) as publisher:
+    from bus.wiring.publishing import Publisher  # late: loads Kafka and Arrow
+
+    with Publisher.connect(department) as publisher:
         report = publisher.publish_lines(name, file)
     console.print(f"{report.acknowledged} acknowledged, {len(report.refused)} refused")
     for refused in report.refused:

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from bus import wiring
 from bus.cli import context
 from bus.cli.output import console, read_schema, read_yaml, show_json, show_table
 from bus.core.contracts import parse_contract
 from bus.core.declarations import parse_view
+from bus.wiring.site import Site
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON for a script")]
 departments = typer.Typer(help="The departments and their principals on the broker.", no_args_is_help=True)
@@ -130,8 +130,10 @@ def wait_for_views(
     timeout: Annotated[float, typer.Option(help="seconds")] = 60.0,
 ) -> None:
     """Return when the views have applied everything that was published before this call."""
+    from bus.wiring.viewing import wait_for_views
+
     begun = time.monotonic()
-    wiring.wait_for_views(wiring.Site.find(), tuple(names or ()), timeout)
+    wait_for_views(Site.find(), tuple(names or ()), timeout)
     console.print(f"caught up after {time.monotonic() - begun:.1f} s")
 
 

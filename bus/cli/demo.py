@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import orjson
 
-from bus import wiring
 from bus.cli import context, expected
 from bus.cli.api import Api
 from bus.cli.asking import ask_around
@@ -22,6 +21,9 @@ from bus.cli.steps import Bar, Steps
 from bus.core.contracts import parse_contract
 from bus.errors import BusError, ViewRebuilding
 from bus.settings import CHECKOUT
+from bus.wiring.site import Site
+from bus.wiring.stack import child_environment, start
+from bus.wiring.viewing import view_rows, wait_for_views
 
 PRODUCERS: Final = ("market", "food", "sanitation", "weather", "police")
 BUILD_TIMEOUT_S: Final = 300.0
@@ -33,8 +35,8 @@ def run_demo(*, again: bool = False) -> None:
     begun = time.monotonic()
     with Steps() as steps:
         with steps.step("Starting Kafka, OPA, serve and worker"):
-            state = wiring.start(lambda text: steps.say(f"  {text}"))
-        site, api = wiring.Site.find(), context.administrator()
+            state = start(lambda text: steps.say(f"  {text}"))
+        site, api = Site.find(), context.administrator()
         with steps.step("Registering departments, contracts, views"):
             _declare(site, api, steps)
         with steps.step("Publishing the departments' data"):
@@ -50,7 +52,7 @@ def run_demo(*, again: bool = False) -> None:
     _farewell(state.web, time.monotonic() - begun)
 
 
-def _declare(site: wiring.Site, api: Api, steps: Steps) -> None:
+def _declare(site: Site, api: Api, steps: Steps) -> None:
     schemas = site.settings.schemas
     for department in read_yaml(schemas / "departments.yaml"):
         api.post("/v1/departments", department)
@@ -66,7 +68,7 @@ def _declare(site: wiring.Site, api: Api, steps: Steps) -> None:
     steps.say(f"  {len(contracts)} contracts, {len(views)} views")
 
 
-def _publish(site: wiring.Site, steps: Steps, *, again: bool) -> None:
+def _publish(site: Site, steps: Steps, *, again: bool) -> None:
     marker = site.settings.home / "run" / "published.json"
     done = set() if again or not marker.exists() else set(orjson.loads(marker.read_bytes()))
     waiting = [name for name in PRODUCERS if name not in done]
@@ -80,12 +82,12 @@ def _publish(site: wiring.Site, steps: Steps, *, again: bool) -> None:
             marker.write_bytes(orjson.dumps(sorted(done)))
 
 
-def _produce(site: wiring.Site, name: str) -> list[str]:
+def _produce(site: Site, name: str) -> list[str]:
     """Runs one department's system as its own process; its lines. Raises `BusError` with its last words."""
     process = subprocess.run(
         [sys.executable, "-m", f"producers.{name}"],
         cwd=CHECKOUT,
-        env=os.environ | wiring.child_environment(site.settings),
+        env=os.environ | child_environment(site.settings),
         capture_output=True,
         text=True,
         check=False,
@@ -96,7 +98,7 @@ def _produce(site: wiring.Site, name: str) -> list[str]:
     return str(process.stdout).splitlines()
 
 
-def _build(site: wiring.Site, api: Api, steps: Steps) -> None:
+def _build(site: Site, api: Api, steps: Steps) -> None:
     total = sum(view["lag"] or 0 for view in api.get("/v1/status")["views"].values())
     bar = Bar(steps, "events to apply", max(total, 1))
     deadline = time.monotonic() + BUILD_TIMEOUT_S
@@ -110,7 +112,7 @@ def _build(site: wiring.Site, api: Api, steps: Steps) -> None:
             raise BusError("a view stopped: " + "; ".join(stopped))
         if time.monotonic() > deadline:
             raise ViewRebuilding(f"the views were not built in {BUILD_TIMEOUT_S:.0f} s; see .bus/log/worker.log")
-    wiring.wait_for_views(site, (), BUILD_TIMEOUT_S)
+    wait_for_views(site, (), BUILD_TIMEOUT_S)
 
 
 def _poll(api: Api) -> Iterator[Mapping[str, Any]]:
@@ -120,7 +122,7 @@ def _poll(api: Api) -> Iterator[Mapping[str, Any]]:
         time.sleep(0.3)
 
 
-def _grant(site: wiring.Site, api: Api, steps: Steps) -> None:
+def _grant(site: Site, api: Api, steps: Steps) -> None:
     today = dt.datetime.now(dt.UTC).date()
     held = {grant["id"]: grant for grant in api.get("/v1/grants")}
     notice = ""
@@ -146,12 +148,12 @@ def _validity(held: Mapping[str, Any] | None, today: dt.date) -> dict[str, str]:
     return {"from": today.isoformat(), "to": (next_year - dt.timedelta(days=1)).isoformat()}
 
 
-def _verify(site: wiring.Site, api: Api, steps: Steps) -> None:
+def _verify(site: Site, api: Api, steps: Steps) -> None:
     wrong = []
     folded = expected.views(CHECKOUT / "producers" / "data")
     folded["resident"] = _synthetic_residents()
     for name, rows in folded.items():
-        differences = expected.differences(rows, wiring.view_rows(site, name))
+        differences = expected.differences(rows, view_rows(site, name))
         if differences:
             wrong.append(f"{name}: {len(differences)} rows differ, first {differences[0]}")
         else:

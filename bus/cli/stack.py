@@ -9,12 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from bus import wiring
 from bus.cli import context
-from bus.cli.demo import run_demo
 from bus.cli.output import console, show_json, show_table
 from bus.errors import BusError
 from bus.settings import Settings
+from bus.wiring.site import Site
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON for a script")]
 policy = typer.Typer(help="The access rules: test, build, show.", no_args_is_help=True)
@@ -28,18 +27,24 @@ def install(app: typer.Typer) -> None:
 
 def up() -> None:
     """Start what is missing of Kafka, OPA, serve and worker; harmless when all runs."""
-    state = wiring.start(console.print)
+    from bus.wiring.stack import start
+
+    state = start(console.print)
     console.print(f"running: {', '.join(sorted(state.processes))}; portal {state.web}")
 
 
 def down() -> None:
     """Stop exactly what `bus up` or `bus demo` started."""
-    stopped = wiring.local_stack(Settings(), console.print).down()
+    from bus.wiring.stack import local_stack
+
+    stopped = local_stack(Settings(), console.print).down()
     console.print(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
 
 
 def demo(again: Annotated[bool, typer.Option("--again", help="publish the data once more")] = False) -> None:
     """Start everything, publish real data of four departments, ask, verify; leaves the stack running."""
+    from bus.cli.demo import run_demo
+
     run_demo(again=again)
 
 
@@ -64,7 +69,7 @@ def status(
 
 
 def _status() -> dict[str, Any]:
-    site = wiring.Site.find()
+    site = Site.find()
     inside = context.administrator().get("/v1/status")
     return {
         "web": site.web,
@@ -108,7 +113,7 @@ def token(
     officer: Annotated[str | None, typer.Option(help="the officer who asks")] = None,
 ) -> None:
     """A short-lived token (15 minutes) from the local issuer, for the Authorization header."""
-    site = wiring.Site.find()
+    site = Site.find()
     known = {item["id"] for item in context.administrator().get("/v1/departments")}
     if department not in known:
         raise BusError(f"There is no department '{department}'. `bus departments list` shows them.")
@@ -127,19 +132,25 @@ def credentials(department: Annotated[str, typer.Argument(metavar="DEPARTMENT")]
 
 def serve() -> None:
     """Serve HTTP: the doors, the registry, governance, the portal. Runs in the foreground."""
-    wiring.serve(Settings())
+    from bus.wiring.server import serve as run
+
+    run(Settings())
 
 
 def worker() -> None:
     """Build views out of the departments' events. Runs in the foreground; several share the views."""
-    wiring.work(Settings())
+    from bus.wiring.worker import work
+
+    work(Settings())
 
 
 @policy.command("test")
 def test_policy() -> None:
     """Run the rules' own tests with OPA."""
+    from bus.wiring.stack import opa_binary
+
     settings = Settings()
-    done = subprocess.run([wiring.opa_binary(settings), "test", settings.policies], check=False)
+    done = subprocess.run([opa_binary(settings), "test", settings.policies], check=False)
     if done.returncode != 0:
         raise BusError("the rules' tests failed; nothing was changed.")
 
@@ -147,8 +158,9 @@ def test_policy() -> None:
 @policy.command("build")
 def build_policy(output: Annotated[Path, typer.Option("--output", "-o")] = Path("rules.tar.gz")) -> None:
     """Build and sign the bundle that OPA would fetch."""
-    site = wiring.Site.find()
-    bundle, revision = wiring.build_rules(site)
+    from bus.wiring.rules import build_rules
+
+    bundle, revision = build_rules(Site.find())
     output.write_bytes(bundle)
     console.print(f"{output}: revision {revision}, {len(bundle)} bytes")
 

@@ -1,4 +1,4 @@
-"""What the processes write to their logs: one JSON object a line, control characters escaped, never a value of a record."""
+"""The processes' logs: one JSON object a line, control characters escaped, never a value of a record."""
 
 from __future__ import annotations
 

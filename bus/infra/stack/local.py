@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bus.errors import BrokerUnavailable, SetupError
-from bus.infra.kafka import Admin, KafkaConnection
+from bus.infra.connection import KafkaConnection
 from bus.infra.stack import supervisor
 from bus.infra.stack.credentials import Secrets
 from bus.infra.stack.fetch import Downloads, Progress
@@ -209,6 +209,8 @@ class LocalStack:
         return own or (lambda: part.port == 0 or answers(part.port))
 
     def _kafka_answers(self, bootstrap: str) -> bool:
+        from bus.infra.kafka import Admin  # late: kafka-python takes a while to load, and most commands only look
+
         try:
             Admin(self._connection(bootstrap, ADMINISTRATOR), timeout_s=5.0).close()
         except BrokerUnavailable:

@@ -1,0 +1,184 @@
+"""serve: the doors, the registry, governance and the portal in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import uvicorn
+
+from bus.access.broker import CONTROL_TOPIC, Broker
+from bus.access.bundle import build_bundle, content_hash, etag
+from bus.access.decision import Decider
+from bus.access.engine import PolicyEngine
+from bus.access.identity import Issuer, Verifier
+from bus.access.opa import OpaClient
+from bus.access.store import GrantStore
+from bus.audit.log import AuditLog
+from bus.contracts.directory import Directory
+from bus.contracts.quarantine import Kept, recent
+from bus.contracts.refusals import Refusals
+from bus.contracts.registry import Registry
+from bus.errors import SetupError
+from bus.governance.office import Governance
+from bus.governance.report import DepartmentReport
+from bus.infra import logs
+from bus.infra.connection import KafkaConnection
+from bus.infra.database import open_database
+from bus.infra.kafka import Admin
+from bus.infra.stack.credentials import Secrets
+from bus.settings import Settings
+from bus.sharing.query import QueryDoor
+from bus.sharing.readers import open_reader
+from bus.sharing.watch import Watch
+from bus.views.catalogue import Declarations
+from bus.views.store import QUARANTINE, ViewStore
+from bus.web import admin, registry, status
+from bus.web.app import create_app
+from bus.web.parts import Parts
+from bus.wiring.site import ISSUER_KEY, connection
+from bus.wiring.viewing import current_shapes
+
+BUNDLE_KEY: Final = "bundle"
+
+
+def serve(settings: Settings) -> None:
+    """Runs the web server until it is told to stop."""
+    logs.configure("serve")
+    parts = make_parts(settings)
+    app = create_app(parts, routers=(admin.router, status.router, registry.router))
+    config = uvicorn.Config(
+        app,
+        host=settings.web_host,
+        port=settings.web_port,
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=3,
+        h11_max_incomplete_event_size=64 * 1024,
+    )
+    asyncio.run(uvicorn.Server(config).serve())
+
+
+def make_parts(settings: Settings) -> Parts:
+    """Everything behind the handlers, on the governance database and the (read-only) views database."""
+    if not settings.kafka or not settings.opa:
+        raise SetupError("serve needs BUS_KAFKA and BUS_OPA; `bus up` and `make demo` start all of it.")
+    secrets = Secrets(settings.home)
+    governance = open_database(settings.database, "governance")
+    views_engine = open_database(settings.database, "views", durable=False)
+    views = ViewStore(views_engine)
+    registry_store, directory, declarations = Registry(governance), Directory(governance), Declarations(governance)
+    grants, audit, refusals = GrantStore(governance), AuditLog(governance), Refusals(governance)
+    current = current_shapes(declarations, registry_store)
+    opa_token = settings.opa_token.get_secret_value() if settings.opa_token else secrets.token("opa")
+    decider = Decider(PolicyEngine(OpaClient(settings.opa, opa_token)), grants, directory)
+    bus_connection = connection(settings, settings.kafka, settings.kafka_username)
+    broker = Broker(lambda: Admin(bus_connection), secrets.kafka_password, replication=settings.kafka_replication)
+    broker.prepare()
+
+    def refused(limit: int) -> list[Kept]:
+        with views_engine.connect() as connection_:
+            both = [*refusals.recent(limit), *recent(connection_, QUARANTINE, limit)]
+        return sorted(both, key=lambda kept: kept.at_ms, reverse=True)[:limit]
+
+    return Parts(
+        registry=registry_store,
+        directory=directory,
+        declarations=declarations,
+        shapes=current,
+        decider=decider,
+        grants=grants,
+        audit=audit,
+        views=views,
+        door=QueryDoor(
+            decider=decider,
+            reader=open_reader(settings.database, timeout_s=settings.query_timeout_s),
+            audit=audit,
+            shapes=current,
+            watch=Watch(views, time.monotonic),
+            contacts=lambda department: directory.department(department).contact,
+            mask_secret=secrets.token("mask").encode(),
+        ),
+        verifier=Verifier(secrets.public_key(ISSUER_KEY).read_bytes()),
+        issuer=Issuer(secrets.ensure_key(ISSUER_KEY).read_bytes()) if settings.demo else None,
+        bundle=_rules(settings, grants),
+        bundle_token=settings.bundle_token.get_secret_value() if settings.bundle_token else secrets.token("bundle"),
+        quarantined=lambda: refusals.count() + views.quarantined(),
+        governance=Governance(
+            registry=registry_store,
+            directory=directory,
+            declarations=declarations,
+            grants=grants,
+            broker=broker,
+            announce=_announcer(bus_connection),
+        ),
+        refusals=refusals,
+        refused=refused,
+        report=DepartmentReport(
+            registry=registry_store,
+            views=views,
+            shapes=current,
+            refused=lambda: refused(1_000),
+            disclosures=lambda names: _disclosures(audit, names),
+        ),
+        credentials=lambda department: _credentials(connection(settings, str(settings.kafka), department)),
+        demo=settings.demo,
+        hosts=("127.0.0.1", "localhost", "[::1]", *filter(None, settings.web_hosts.split(","))),
+    )
+
+
+def _disclosures(audit: AuditLog, views: Sequence[str]) -> list[Mapping[str, Any]]:
+    """The newest disclosures of these views."""
+    bodies = (entry.body for entry in audit.recent(10_000))
+    return [body for body in bodies if body.get("view") in views and body.get("kind") == "disclosure"]
+
+
+def _rules(settings: Settings, grants: GrantStore) -> Callable[[], tuple[bytes, str]]:
+    """The signed rules as they are in the policies' folder, signed again when a file changed."""
+    private = Secrets(settings.home).ensure_key(BUNDLE_KEY).read_bytes()
+    signed: dict[str, tuple[bytes, str]] = {}
+
+    def bundle() -> tuple[bytes, str]:
+        content = content_hash(settings.policies)
+        if content not in signed:
+            signed.clear()
+            built = build_bundle(settings.policies, grants.rules_revision(content), private)
+            signed[content] = (built, etag(built))
+        return signed[content]
+
+    return bundle
+
+
+def _announcer(bus_connection: KafkaConnection) -> Callable[[str], None]:
+    """Tells running workers on the control topic that something changed. A message that cannot be sent is
+    no loss: workers look at the revisions every second as well."""
+    from kafka import KafkaProducer
+    from kafka.errors import KafkaError
+
+    producer: Any = None
+    lock = threading.Lock()
+
+    def announce(what: str) -> None:
+        nonlocal producer
+        with lock:
+            try:
+                producer = producer or KafkaProducer(**bus_connection.kafka_python(), bootstrap_timeout_ms=5_000)
+                producer.send(CONTROL_TOPIC, what.encode())
+            except KafkaError:
+                producer = None
+
+    return announce
+
+
+def _credentials(known: KafkaConnection) -> dict[str, str]:
+    return {
+        "bootstrap_servers": known.bootstrap,
+        "security_protocol": known.security_protocol,
+        "sasl_mechanism": "SCRAM-SHA-512",
+        "sasl_plain_username": known.username,
+        "sasl_plain_password": known.password,
+    }
