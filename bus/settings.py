@@ -1,6 +1,6 @@
 """What an operator can set, read once from ``BUS_*`` variables; everything left out is provided locally.
 
-Only `bus.wiring` reads these. Each of the parts (Kafka, OPA, database, registry, identity) can be
+Only `bus.wiring` reads these. Each of the parts (Kafka, OPA, database) can be
 pointed at an existing system; then the local stack does not start that part.
 """
 
@@ -37,8 +37,6 @@ class Settings(BaseSettings):
     bundle_token: SecretStr | None = Field(None, description="what an existing OPA sends to fetch the rules")
 
     database_url: str | None = Field(None, description="postgresql://…; unset: SQLite files under home")
-    registry: str | None = Field(None, description="URL of a Confluent-compatible registry; unset: the bus itself")
-    oidc_issuer: str | None = Field(None, description="issuer whose tokens are accepted; unset: the local issuer")
 
     web_host: str = "127.0.0.1"
     web_port: int = Field(0, ge=0, le=65535, description="0: a free one is chosen at first start and kept")
@@ -49,14 +47,20 @@ class Settings(BaseSettings):
     batch_events: int = Field(20_000, gt=0, description="events a builder applies in one transaction at most")
     demo: bool = Field(False, description="the portal may ask as any department: never outside a demonstration")
     query_timeout_s: float = Field(5.0, gt=0)
+    publish_timeout_s: float = Field(30.0, gt=0, description="how long a publisher waits for Kafka before it says so")
 
     @model_validator(mode="after")
     def refuse_unsafe(self) -> Settings:
-        """Plain HTTP leaves the machine only behind a proxy that says it terminates TLS."""
+        """Plain HTTP leaves the machine only behind a proxy that says it terminates TLS; a demonstration never does."""
         if self.web_host not in LOOPBACK and not self.tls_terminated:
             raise ValueError(
                 f"BUS_WEB_HOST={self.web_host} would serve plain HTTP off loopback: put a TLS proxy in front "
                 "and set BUS_TLS_TERMINATED=true"
+            )
+        if self.demo and self.web_host not in LOOPBACK:
+            raise ValueError(
+                f"BUS_DEMO would let anyone who reaches BUS_WEB_HOST={self.web_host} ask as any department: "
+                "leave one of them out"
             )
         return self
 

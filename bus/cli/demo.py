@@ -35,7 +35,7 @@ def run_demo(*, again: bool = False) -> None:
     begun = time.monotonic()
     with Steps() as steps:
         with steps.step("Starting Kafka, OPA, serve and worker"):
-            state = start(lambda text: steps.say(f"  {text}"))
+            state = start(lambda text: steps.say(f"  {text}"), demonstration=True)
         site, api = Site.find(), context.administrator()
         with steps.step("Registering departments, contracts, views"):
             _declare(site, api, steps)
@@ -74,11 +74,14 @@ def _publish(site: Site, steps: Steps, *, again: bool) -> None:
     waiting = [name for name in PRODUCERS if name not in done]
     for name in sorted(done):
         steps.say(f"  {name}: published by an earlier demo")
+    bar = Bar(steps, "departments published", len(PRODUCERS))
+    bar.at(len(done))
     with ThreadPoolExecutor(max_workers=2) as pool:
         for name, lines in zip(waiting, pool.map(lambda name: _produce(site, name), waiting), strict=True):
             for line in lines:
                 steps.say(f"  {line}")
             done.add(name)
+            bar.at(len(done))
             marker.write_bytes(orjson.dumps(sorted(done)))
 
 

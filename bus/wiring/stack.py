@@ -6,13 +6,18 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import httpx2
 
 from bus.infra.stack import LocalStack, Program, StackState
 from bus.infra.stack.fetch import Downloads
+from bus.infra.stack.files import private_folder, write_private
 from bus.settings import Settings
 from bus.wiring.site import running
+
+DEMONSTRATION: Final = "run/demonstration"
+"""The file in a home that says: this bus is a demonstration."""
 
 
 def local_stack(settings: Settings, progress: Callable[[str], None]) -> LocalStack:
@@ -22,6 +27,8 @@ def local_stack(settings: Settings, progress: Callable[[str], None]) -> LocalSta
         environment["BUS_KAFKA"] = "{kafka}"
     if not settings.opa:
         environment["BUS_OPA"] = "{opa}"
+    if (settings.home / DEMONSTRATION).exists():
+        environment.setdefault("BUS_DEMO", "true")
     command = (sys.executable, "-m", "bus.cli")
     serve_program = Program(
         "serve", (*command, "serve"), environment, ready=_serving(settings), after=("kafka",), listens=True
@@ -61,9 +68,17 @@ def _serving(settings: Settings) -> Callable[[], bool]:
     return ready
 
 
-def start(progress: Callable[[str], None]) -> StackState:
-    """Starts what is missing and returns when every part answers."""
-    return local_stack(Settings(), progress).up()
+def start(progress: Callable[[str], None], *, demonstration: bool = False) -> StackState:
+    """Starts what is missing and returns when every part answers.
+
+    ``demonstration``: marks this home, now and for later starts, as one whose portal may ask as any department;
+    ``BUS_DEMO=false`` in the environment still forbids it.
+    """
+    settings = Settings()
+    if demonstration:
+        private_folder((settings.home / DEMONSTRATION).parent)
+        write_private(settings.home / DEMONSTRATION, "Written by `bus demo`: the portal may ask as any department.\n")
+    return local_stack(settings, progress).up()
 
 
 def opa_binary(settings: Settings) -> Path:
