@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import base64
+import io
+import json
 import re
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from joserfc import jws
+from joserfc.jwk import ECKey
 from ruamel.yaml import YAML
 
+from bus.access.bundle import build_bundle
 from bus.errors import SetupError
 from bus.infra.kafka import Admin, KafkaConnection
 from bus.infra.stack.compose import write_opa_files
+from bus.infra.stack.credentials import Secrets
 from bus.infra.stack.fetch import Downloads
 from bus.infra.stack.kafka import MAX_MESSAGE_BYTES
 from bus.settings import Settings
@@ -71,6 +79,32 @@ def test_settings_are_accepted(compose: dict[str, Any], monkeypatch: pytest.Monk
             for key, value in compose["services"][name]["environment"].items():
                 patch.setenv(key, VARIABLE.sub(PASSWORD, value))
             assert Settings().kafka == "kafka:9092"
+
+
+def test_serve_answers_opa(compose: dict[str, Any]) -> None:
+    """OPA asks for its rules under a host name that serve takes for its own."""
+    asked = urlsplit(compose["services"]["setup"]["entrypoint"][-1])
+    serve = compose["services"]["serve"]["environment"]
+    assert asked.hostname in serve["BUS_WEB_HOSTS"].split(",")
+    assert str(asked.port) == serve["BUS_WEB_PORT"]
+
+
+def test_opa_and_the_bus_share_secrets(compose: dict[str, Any], tmp_path: Path) -> None:
+    """What the one-shot writes for OPA is what serve expects: bundle token, signing key, OPA's own token."""
+    home, opa = tmp_path / "bus", tmp_path / "opa"
+    write_opa_files(opa, "http://serve:8080", {"BUS_OPA_TOKEN": PASSWORD, "BUS_HOME": str(home)})
+    secrets = Secrets(home)
+    assert (opa / "bundle.token").read_text() == secrets.token("bundle")
+    key = json.loads((opa / "config.json").read_text())["keys"]["bus"]["key"]
+    bundle = build_bundle(ROOT / "policies", 1, secrets.ensure_key("bundle").read_bytes())
+    with tarfile.open(fileobj=io.BytesIO(bundle)) as archive:
+        member = archive.extractfile("/.signatures.json")
+        assert member is not None
+        (signature,) = json.load(member)["signatures"]
+    assert jws.deserialize_compact(signature, ECKey.import_key(key), algorithms=["ES256"])
+    for name in ("setup", "serve", "worker"):
+        service = compose["services"][name]
+        assert service["environment"]["BUS_HOME"] in {mount.split(":")[1] for mount in service["volumes"]}
 
 
 def test_ports_are_published_on_loopback_only(compose: dict[str, Any]) -> None:
