@@ -14,6 +14,7 @@ from bus.cli import context
 from bus.cli.output import console, read_schema, read_yaml, show_json, show_table
 from bus.core.contracts import parse_contract
 from bus.core.declarations import parse_view
+from bus.errors import Conflict
 from bus.wiring.site import Site
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON for a script")]
@@ -135,6 +136,20 @@ def wait_for_views(
     begun = time.monotonic()
     wait_for_views(Site.find(), tuple(names or ()), timeout)
     console.print(f"caught up after {time.monotonic() - begun:.1f} s")
+
+
+@views.command("verify")
+def verify_view(name: str) -> None:
+    """Recompute a view from its topics in plain Python and compare every row, while everything runs."""
+    from bus.wiring.viewing import verify_view as verify
+
+    begun = time.monotonic()
+    found = verify(Site.find(), name)
+    if not found.equal:
+        shown = "; ".join(found.differences)
+        raise Conflict(f"view {name} differs from its events (+ table only, - events only): {shown}")
+    seconds = time.monotonic() - begun
+    console.print(f"view {name}: {found.rows:,} rows equal the fold of {found.events:,} events; {seconds:.1f} s")
 
 
 @grants.command("apply")

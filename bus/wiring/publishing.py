@@ -8,6 +8,7 @@ import httpx2
 
 from bus.contracts.quarantine import Quarantined, as_json
 from bus.contracts.registry_client import RegistryClient
+from bus.errors import Unavailable
 from bus.publishing.publisher import Publisher as _Publisher
 from bus.sharing.client import Answered, problem_of
 from bus.wiring.site import RenewedToken, Site
@@ -26,6 +27,7 @@ class Publisher(_Publisher):
             connection=site.connection(department),
             registry=RegistryClient(f"{site.web}/registry", token),
             quarantine=_hand_over(site.web, token),
+            timeout_s=site.settings.publish_timeout_s,
         )
 
 
@@ -35,7 +37,11 @@ def _hand_over(web: str, token: Callable[[], str]) -> Callable[[Sequence[Quarant
     def hand_over(entries: Sequence[Quarantined]) -> None:
         body = {"entries": [as_json(entry) for entry in entries]}
         headers = {"Authorization": f"Bearer {token()}"}
-        response = httpx2.post(f"{web}/v1/quarantine", json=body, headers=headers, timeout=30.0)
+        try:
+            response = httpx2.post(f"{web}/v1/quarantine", json=body, headers=headers, timeout=30.0)
+        except httpx2.TransportError as error:
+            why = f"The bus does not answer at {web}, so refused rows could not be set aside. Publish them again."
+            raise Unavailable(why) from error
         if response.status_code >= 400:
             raise Answered(problem_of(response))
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
 
 from bus.contracts.registry import Registry
+from bus.errors import UnknownView
 from bus.infra.database import open_database
 from bus.infra.kafka import Admin
 from bus.views.catalogue import Declarations, Shape, shapes
+from bus.views.replay import Verification, verify_aggregate, verify_entity
 from bus.views.store import ViewStore
 from bus.views.tables import live_rows, row_table
 from bus.views.waiting import wait
@@ -38,6 +41,19 @@ def wait_for_views(site: Site, names: tuple[str, ...], timeout_s: float) -> None
     views = ViewStore(open_database(site.settings.database, "views", durable=False))
     with Admin(site.connection(site.settings.kafka_username)) as kafka_admin:
         wait(views, known, kafka_admin.end_offsets, names or tuple(known), timeout_s)
+
+
+def verify_view(site: Site, name: str) -> Verification:
+    """Recomputes a view from its topics and compares it with its table, while everything runs."""
+    governance = open_database(site.settings.database, "governance")
+    registry = Registry(governance)
+    known = current_shapes(Declarations(governance), registry)()
+    if name not in known:
+        raise UnknownView(view=name)
+    views = open_database(site.settings.database, "views", read_only=True)
+    if known[name].view.reads:
+        return verify_aggregate(views, known[name], known)
+    return asyncio.run(verify_entity(views, site.connection(site.settings.kafka_username), registry, known[name]))
 
 
 def view_rows(site: Site, name: str) -> list[dict[str, Any]]:

@@ -133,6 +133,21 @@ def test_published_lines_reach_the_view(demo: Demo) -> None:
     assert demo.json("status")["views"]["weather_daily"]["rows"] == ROWS["weather_daily"]
 
 
+@pytest.mark.parametrize(
+    ("view", "line"),
+    [
+        ("food_business", "12,367 rows equal the fold of 45,030 events"),
+        ("resident", "5,000 rows equal the fold of 5,000 events"),
+        ("ward_hygiene", "52 rows equal the fold of"),
+    ],
+)
+def test_a_view_is_verified_from_its_topics(demo: Demo, view: str, line: str) -> None:
+    """`bus views verify` folds the events themselves, on the running system."""
+    done = demo.bus("views", "verify", view)
+    assert done.returncode == 0, done.stderr
+    assert line in done.stdout
+
+
 def test_the_answer_carries_its_headers(demo: Demo) -> None:
     """Request-Id, Policy-Revision, Data-Freshness per source, Masked-Columns, as interface.md says."""
     web, token = demo.json("status")["web"], demo.bus("token", "tax").stdout.strip()
