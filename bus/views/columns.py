@@ -17,7 +17,7 @@ from bus.core.events import NEVER
 from bus.views.values import DECIMAL_DIGITS
 
 INT64_MAX: Final = 2**63 - 1
-_DIGITS: Final = 18  # of a decimal: SQLite keeps it as a scaled integer of 64 bits
+DIGITS: Final = 18  # of a decimal: SQLite keeps it as a scaled integer of 64 bits
 _TYPES: Final[Mapping[Kind, pa.DataType]] = {
     Kind.TEXT: pa.string(),
     Kind.INTEGER: pa.int64(),
@@ -54,25 +54,42 @@ def integer(text: bytes) -> int | None:
     return number if NEVER < number <= INT64_MAX else None
 
 
-def column(batch: pa.RecordBatch, field: FieldContract, contract: Contract) -> pa.Array:
-    """The field's column in its type; its default where the schema of the batch does not have it yet.
+def column(batch: pa.RecordBatch, field: FieldContract, contract: Contract) -> tuple[pa.Array, list[int]]:
+    """The field's column in its type; its default where the schema of the batch does not have it yet. Second: the
+    rows whose value an older schema had in another type and this one cannot hold; they are null here.
 
     A number that is none becomes null and minus zero becomes zero: the databases would differ.
     """
     index = batch.schema.get_field_index(field.name)
     if index < 0:
-        return _default(field, contract, batch.num_rows)
-    found = batch.column(index)
-    if pa.types.is_nested(found.type):
-        texts = [
-            None if value is None else json.dumps(value, ensure_ascii=False, default=str) for value in found.to_pylist()
-        ]
-        return pa.array(texts, pa.string())
-    wanted = arrow_type(field)
-    found = found if found.type == wanted else found.cast(wanted)
+        return _default(field, contract, batch.num_rows), []
+    found, unread = _cast(batch.column(index), arrow_type(field))
     if field.kind is Kind.NUMBER:
         found = pc.if_else(pc.is_nan(found), None, pc.add(found, 0.0))
-    return found
+    return found, unread
+
+
+def _cast(found: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, list[int]]:
+    """The values in another type. Avro promotes a whole number to the nearest floating one; bytes to text if it is."""
+    if found.type == wanted:
+        return found, []
+    if pa.types.is_floating(wanted):
+        return found.cast(wanted, safe=False), []
+    try:
+        return found.cast(wanted), []
+    except pa.ArrowInvalid:
+        unread = [index for index, value in enumerate(found) if not _casts(value, wanted)]
+    mask = np.zeros(len(found), np.bool_)
+    mask[unread] = True
+    return pc.if_else(pa.array(mask), None, found).cast(wanted), unread
+
+
+def _casts(value: pa.Scalar, wanted: pa.DataType) -> bool:
+    try:
+        value.cast(wanted)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _default(field: FieldContract, contract: Contract, count: int) -> pa.Array:
@@ -115,9 +132,9 @@ def unfit(field: FieldContract, values: pa.Array) -> Iterator[tuple[int, tuple[s
         outside = pc.or_(pc.less(instants, _FIRST_DAY * _DAY_US), pc.greater_equal(instants, (_LAST_DAY + 1) * _DAY_US))
         yield from _where(outside, "an instant of the years 1 to 9999", "an instant outside")
     elif field.kind is Kind.DECIMAL:
-        limit = Decimal(10) ** (_DIGITS - scale_of(field))
+        limit = Decimal(10) ** (DIGITS - scale_of(field))
         outside = pc.greater_equal(pc.abs(values), pa.scalar(limit, values.type))
-        yield from _where(outside, f"at most {_DIGITS} digits", "more digits")
+        yield from _where(outside, f"at most {DIGITS} digits", "more digits")
 
 
 def _where(found: pa.Array, expected: str, received: str) -> Iterator[tuple[int, tuple[str, str]]]:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from bus.core.contracts import FieldContract, Kind
 from bus.core.events import NEVER, record_key, split_key, version_number
-from bus.views.columns import INT64_MAX, integer
+from bus.views.columns import DIGITS, INT64_MAX, integer, scale_of
 
 _VECTORISED: Final = (Kind.TEXT, Kind.INTEGER, Kind.BOOLEAN, Kind.DATE)
 
@@ -47,6 +47,16 @@ def _integer(text: str) -> int:
     return number
 
 
+def _decimal(text: str, field: FieldContract) -> Decimal:
+    """A decimal at the field's own scale (1.5 is not how 1.50 is written) that both databases can hold."""
+    value = Decimal(text)
+    if value.as_tuple().exponent != -scale_of(field) or len(value.as_tuple().digits) > DIGITS:
+        raise ValueError(text)
+    if value.is_zero() and value.is_signed():
+        raise ValueError(text)
+    return value
+
+
 def _text(text: str) -> str:
     if "\x00" in text:
         raise ValueError("U+0000")
@@ -59,8 +69,11 @@ _PARSERS: Final[Mapping[Kind, Callable[[str], Any]]] = {
     Kind.BOOLEAN: _boolean,
     Kind.DATE: dt.date.fromisoformat,
     Kind.TIMESTAMP: dt.datetime.fromisoformat,
-    Kind.DECIMAL: Decimal,
 }
+
+
+def _parsed(text: str, field: FieldContract) -> Any:
+    return _decimal(text, field) if field.kind is Kind.DECIMAL else _PARSERS[field.kind](text)
 
 
 def parse_key(text: bytes, fields: Sequence[FieldContract]) -> tuple[Any, ...] | None:
@@ -70,9 +83,9 @@ def parse_key(text: bytes, fields: Sequence[FieldContract]) -> tuple[Any, ...] |
         parts = split_key(decoded)
         if len(parts) != len(fields):
             return None
-        key = tuple(_PARSERS[field.kind](part) for field, part in zip(fields, parts, strict=True))
+        key = tuple(_parsed(part, field) for field, part in zip(fields, parts, strict=True))
         return key if record_key(key) == decoded else None
-    except (ValueError, KeyError, InvalidOperation):
+    except (ValueError, KeyError, OverflowError, InvalidOperation):
         return None
 
 

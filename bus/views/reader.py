@@ -16,8 +16,9 @@ from bus.contracts.registry import SchemaSource
 from bus.core.contracts import Contract
 from bus.errors import RegistryUnavailable
 from bus.infra.kafka import KafkaConnection
-from bus.views.batches import Batch, Decoder
+from bus.views.batches import Batch
 from bus.views.builder import Place
+from bus.views.decoder import Decoder
 from bus.views.defects import report
 from bus.views.roster import Held
 from bus.views.trial import deadly

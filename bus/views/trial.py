@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from bus.contracts.codec import Codec
-from bus.views.batches import PREFIX, Decoder, Record
+from bus.views.batches import Record
+from bus.views.decoder import PREFIX, Decoder
 
 _CPU_S: Final = 10
 _MEMORY: Final = 4 * 1024**3

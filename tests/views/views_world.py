@@ -14,7 +14,8 @@ from bus.core.contracts import Contract, Json, parse_contract
 from bus.core.events import headers, record_key
 from bus.core.names import topic_of
 from bus.errors import NotFound, UnknownEntity
-from bus.views.batches import Batch, Decoder
+from bus.views.batches import Batch
+from bus.views.decoder import Decoder
 from bus.views.verify import Event
 
 ATTRIBUTES = {
