@@ -26,7 +26,7 @@ SUBJECT = "dept.dept_a.thing-value"
 class Server:
     """Confluent's paths over a `Registry`. ``broken``: what it answers instead, as (status, body)."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, port: int = 0) -> None:
         self.registry = registry
         self.broken: tuple[int, bytes] | None = None
         self.asked: list[str] = []
@@ -46,7 +46,7 @@ class Server:
             def log_message(self, *_: Any) -> None:
                 pass
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self._http.server_port}/registry"
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()

@@ -1,5 +1,5 @@
 """A worker as a process of its own for tests. Arguments: JSON with database, kafka settings, lease_s, batch_events,
-crash (chance of dying by SIGKILL at each crash point) and seed."""
+crash (chance of dying by SIGKILL at each crash point), seed, and perhaps registry (the URL of one across HTTP)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import signal
 import sys
 
 from bus.contracts.registry import Registry
+from bus.contracts.registry_client import RegistryClient
 from bus.infra.database import open_database
 from bus.infra.kafka import KafkaConnection
 from bus.views.catalogue import Declarations
@@ -25,10 +26,11 @@ def main() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     governance = open_database(given["database"], "governance")
+    across = given.get("registry")
     Worker(
         views=open_database(given["database"], "views", durable=False),
         declarations=Declarations(governance),
-        registry=Registry(governance),
+        registry=RegistryClient(across, lambda: "good") if across else Registry(governance),
         kafka=KafkaConnection(**given["kafka"]),
         lease_s=given["lease_s"],
         batch_events=given["batch_events"],

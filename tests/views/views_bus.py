@@ -78,12 +78,18 @@ class Bus:
         self.producer.flush()
 
     def worker(
-        self, *, crash: float = 0.0, seed: int = 0, lease_s: float = 0.5, batch_events: int = 500
+        self,
+        *,
+        crash: float = 0.0,
+        seed: int = 0,
+        lease_s: float = 0.5,
+        batch_events: int = 500,
+        registry: str | None = None,
     ) -> subprocess.Popen[bytes]:
-        """Starts a worker process."""
+        """Starts a worker process. ``registry``: the URL of one across HTTP; else the database's own."""
         kafka = {name: getattr(self.kafka, name) for name in ("bootstrap", "username", "password")}
         given = {"database": self.url, "kafka": kafka, "seed": seed, "crash": crash}
-        given |= {"lease_s": lease_s, "batch_events": batch_events}
+        given |= {"lease_s": lease_s, "batch_events": batch_events, "registry": registry}
         log = (self.logs / f"worker-{len(self.processes)}.log").open("wb")
         command = [sys.executable, str(Path(__file__).with_name("run_worker.py")), json.dumps(given)]
         process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "TZ": "UTC"})
