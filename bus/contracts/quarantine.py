@@ -19,6 +19,7 @@ from bus.contracts.store import insert_new
 
 Origin = Literal["publish", "topic"]
 ORIGINS: Final[tuple[Origin, ...]] = ("publish", "topic")
+_LIMIT: Final = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,17 @@ def as_json(entry: Quarantined) -> dict[str, Any]:
 def from_json(doc: Mapping[str, Any]) -> Quarantined:
     """The inverse of `as_json`. Raises TypeError, KeyError or ValueError for anything else."""
     payload = doc.get("payload")
-    return Quarantined(**{**doc, "payload": bytes.fromhex(payload) if payload is not None else None})
+    entry = Quarantined(**{**doc, "payload": bytes.fromhex(payload) if payload is not None else None})
+    if not isinstance(entry.reasons, list) or not all(isinstance(reason, dict) for reason in entry.reasons):
+        raise TypeError("reasons are objects")
+    if not all(text is None or isinstance(text, str) for text in (entry.topic, entry.key)):
+        raise TypeError("topic and key are texts")
+    if not isinstance(entry.entity, str) or "\x00" in entry.entity:
+        raise TypeError("the entity is an id")
+    for number in (entry.partition, entry.offset, entry.line):
+        if number is not None and (type(number) is not int or not 0 <= number < _LIMIT):
+            raise TypeError("places are numbers")
+    return entry
 
 
 def _fields(entry: Quarantined) -> dict[str, Any]:

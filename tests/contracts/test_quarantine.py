@@ -57,3 +57,22 @@ def test_a_key_that_postgresql_cannot_hold(engine: sa.Engine, table: sa.Table) -
 def test_entries_travel_as_json(entry: Quarantined) -> None:
     """A publisher hands its entries over HTTP."""
     assert from_json(as_json(entry)) == entry
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"line": line} for line in ("7", 2**63, -1, True)),
+        *({"reasons": reasons} for reasons in ("late", ["late"])),
+        *({"payload": payload} for payload in ("zz", 1)),
+        {"key": 5},
+        {"topic": []},
+        {"entity": None},
+        {"entity": "a.b\x00"},
+        {"other": 1},
+    ],
+)
+def test_what_is_no_entry_is_refused(change: dict[str, object]) -> None:
+    """Whoever hands over entries cannot make the database refuse them later."""
+    with pytest.raises((TypeError, ValueError)):
+        from_json({**as_json(ROW), **change})
