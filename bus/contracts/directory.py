@@ -53,6 +53,11 @@ def _check(doc: Mapping[str, Any], known: set[str], required: set[str]) -> None:
         problems.append(f"'{doc['id']}' is not an id: [a-z][a-z0-9_]*, at most 63 characters.")
     if not isinstance(doc.get("title", {}), Mapping):
         problems.append("'title' has one text for each language, such as {zh: …, en: …}.")
+    elif not all(isinstance(text, str) for text in (*doc.get("title", {}), *doc.get("title", {}).values())):
+        problems.append("'title' has texts only.")
+    problems += [
+        f"'{name}' is a text." for name in ("contact", "legal_basis") if not isinstance(doc.get(name, ""), str)
+    ]
     if problems:
         raise InvalidDeclaration(count=len(problems), problems=" ".join(problems))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bus.access.broker import Broker
+from bus.access.broker import RESERVED, Broker
 from bus.access.store import Change, GrantStore
 from bus.contracts.directory import Department, Directory, Purpose
 from bus.contracts.registry import Registered, Registry
@@ -50,6 +50,8 @@ class Governance:
         """Enrols a department: its entry, its principal on the broker, its ACLs. Harmless when repeated."""
         if not names.is_id(department.id):
             raise Invalid(f"'{department.id}' is not an id: it must match [a-z][a-z0-9_]*.")
+        if department.id in RESERVED:
+            raise Invalid(f"'{department.id}' is a name of the bus itself, no department can have it.")
         self._broker.enrol(department.id)
         self._directory.put_department(department)
 

@@ -20,6 +20,9 @@ from bus.errors import DatabaseUnavailable
 
 Name = Literal["views", "governance", "streams"]
 NAMES: Final[tuple[Name, ...]] = ("views", "governance", "streams")
+SQLITE_WAIT_S: Final = 5.0
+POSTGRESQL_WAIT_S: Final = 10.0
+_DISCREET: Final[dict[str, Any]] = {"hide_parameters": True}  # what is bound may be a person's, and errors are logged
 
 
 def sync_url(url: str, name: Name) -> sa.URL:
@@ -30,11 +33,11 @@ def sync_url(url: str, name: Name) -> sa.URL:
     return parsed.set(drivername="postgresql+psycopg")
 
 
-def _tune_sqlite(durable: bool, read_only: bool) -> Any:
+def _tune_sqlite(durable: bool, read_only: bool, wait_s: float) -> Any:
     def connect(connection: sqlite3.Connection, _record: Any) -> None:
         connection.isolation_level = None  # SQLAlchemy begins transactions itself, see `_begin`
         for pragma in (
-            "busy_timeout=5000",
+            f"busy_timeout={round(wait_s * 1_000)}",
             "case_sensitive_like=ON",
             "foreign_keys=ON",
             f"synchronous={'FULL' if durable else 'NORMAL'}",
@@ -47,24 +50,27 @@ def _tune_sqlite(durable: bool, read_only: bool) -> Any:
     return connect
 
 
-def open_database(url: str, name: Name, *, durable: bool = True, read_only: bool = False) -> Engine:
+def open_database(
+    url: str, name: Name, *, durable: bool = True, read_only: bool = False, wait_s: float | None = None
+) -> Engine:
     """An engine on one of the three databases, made if it is not there.
 
     ``durable``: False only where every commit can be built again from Kafka (views): a commit then
     need not reach the disk at once. ``read_only``: the connection refuses to write.
+    ``wait_s``: how long a write waits for another's lock (5 s on SQLite, 10 s on PostgreSQL unless given).
     Raises `DatabaseUnavailable` when it cannot be reached.
     """
     target = sync_url(url, name)
     if target.get_backend_name() == "sqlite":
-        return _open_sqlite(target, durable=durable, read_only=read_only)
-    return _open_postgresql(target, name, durable=durable, read_only=read_only)
+        return _open_sqlite(target, durable=durable, read_only=read_only, wait_s=wait_s or SQLITE_WAIT_S)
+    return _open_postgresql(target, name, durable=durable, read_only=read_only, wait_s=wait_s or POSTGRESQL_WAIT_S)
 
 
-def _open_sqlite(target: sa.URL, *, durable: bool, read_only: bool) -> Engine:
+def _open_sqlite(target: sa.URL, *, durable: bool, read_only: bool, wait_s: float) -> Engine:
     path = Path(target.database or "")
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    engine = sa.create_engine(target, connect_args={"check_same_thread": False}, pool_pre_ping=False)
-    event.listen(engine, "connect", _tune_sqlite(durable, read_only))
+    engine = sa.create_engine(target, connect_args={"check_same_thread": False}, pool_pre_ping=False, **_DISCREET)
+    event.listen(engine, "connect", _tune_sqlite(durable, read_only, wait_s))
     event.listen(engine, "begin", _begin_sqlite)
     return engine
 
@@ -75,21 +81,24 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def postgresql_options(name: Name, *, durable: bool, read_only: bool) -> str:
+def postgresql_options(
+    name: Name, *, durable: bool, read_only: bool, wait_s: float = POSTGRESQL_WAIT_S
+) -> str:
     """Session settings, as libpq's ``options``: the schema, UTC, and what a lost commit would cost."""
     settings = {
         "search_path": name,
         "timezone": "UTC",
         "synchronous_commit": "on" if durable else "off",
         "default_transaction_read_only": "on" if read_only else "off",
-        "lock_timeout": "10s",
+        "lock_timeout": f"{round(wait_s * 1_000)}ms",
     }
     return " ".join(f"-c {key}={value}" for key, value in settings.items())
 
 
-def _open_postgresql(target: sa.URL, name: Name, *, durable: bool, read_only: bool) -> Engine:
-    options = postgresql_options(name, durable=durable, read_only=read_only)
-    engine = sa.create_engine(target, connect_args={"options": options, "connect_timeout": 5}, pool_pre_ping=True)
+def _open_postgresql(target: sa.URL, name: Name, *, durable: bool, read_only: bool, wait_s: float) -> Engine:
+    options = postgresql_options(name, durable=durable, read_only=read_only, wait_s=wait_s)
+    arguments = {"options": options, "connect_timeout": 5}
+    engine = sa.create_engine(target, connect_args=arguments, pool_pre_ping=True, **_DISCREET)
     if not read_only:
         with translated_errors(), engine.begin() as connection:
             # Two processes may start at once; IF NOT EXISTS alone races in PostgreSQL.

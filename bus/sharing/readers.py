@@ -176,6 +176,7 @@ class PostgresqlReader:
             pool_timeout=2,
             pool_pre_ping=True,
             isolation_level="REPEATABLE READ",
+            hide_parameters=True,  # what is bound may be a person's, and errors are logged
         )
 
     async def read(self, statements: Statements, *, kind: Hashable, rows: int, count: bool) -> tuple[Rows, int | None]:
