@@ -3,7 +3,7 @@
 BusError
 ├── SetupError                     what the machine lacks, with the ways out (exit 1)
 ├── Fenced                         another builder owns the view now: drop the batch
-├── BadHost                 400
+├── BadHost ForeignIdentity 400
 ├── Unauthorized            401    InvalidToken
 ├── Refused                 403    NotGranted PurposeNotGranted ChannelNotGranted FieldNotGranted
 │                                  FieldNotFilterable FourEyes Csrf Suppressed AdministratorsOnly
@@ -83,6 +83,13 @@ class Fenced(BusError):
     """View {view} is built by another worker since epoch {epoch}; this batch was dropped."""
 
     code = "fenced"
+
+
+class ForeignIdentity(BusError):
+    """The header '{header}' claims an identity, and no proxy is trusted to send it. Send a bearer token instead."""
+
+    status = 400
+    code = "invalid"
 
 
 class BadHost(BusError):

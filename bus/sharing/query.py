@@ -123,9 +123,17 @@ class QueryDoor:
             if isinstance(decision, Deny):
                 entry = refusal(subject, view, decision, purpose=purpose, channel=channel, request_id=request_id)
                 await self._refuse(decision, entry)
-            if problem is not None:
-                raise problem
-            return await self._allowed(subject, shape, query, decision, request_id)
+            try:
+                if problem is not None:
+                    raise problem
+                return await self._allowed(subject, shape, query, decision, request_id)
+            except BusError as error:
+                if isinstance(error, Refused):
+                    deny = Deny(error, decision.policy_revision)
+                    entry = refusal(subject, view, deny, purpose=purpose, channel=channel, request_id=request_id)
+                    await self._refuse(deny, entry)
+                error.members.setdefault("policy_revision", decision.policy_revision)
+                raise
 
     async def _current_shapes(self) -> Mapping[str, Shape]:
         """SQLite tells in the loop whether something changed faster than a thread could take the question over."""

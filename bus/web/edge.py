@@ -16,12 +16,13 @@ import structlog
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bus.errors import AddressTooLong, BadHost, BusError, EncodingNotTaken, TooLarge
+from bus.errors import AddressTooLong, BadHost, BusError, EncodingNotTaken, ForeignIdentity, TooLarge
 from bus.web.figures import Figures
 from bus.web.problems import problem
 
 MAX_ADDRESS: Final = 8 * 1024
 MAX_BODY: Final = 1024 * 1024
+CERTIFICATE: Final = b"x-forwarded-client-cert"
 _CSP: Final = (
     "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'; "
     "script-src 'self'; style-src 'self'; img-src 'self' data:"
@@ -94,6 +95,8 @@ class Edge:
         if len(hosts) != 1 or _host_name(hosts[0]) not in self._hosts:
             return BadHost()
         for name, value in scope["headers"]:
+            if name == CERTIFICATE:
+                return ForeignIdentity(header=CERTIFICATE.decode())
             if name == b"content-length" and (not value.isdigit() or int(value) > MAX_BODY):
                 return TooLarge(limit=f"{MAX_BODY} bytes")
             if name == b"content-encoding" and value.lower() != b"identity":

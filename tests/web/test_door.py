@@ -223,6 +223,24 @@ def test_the_audit_entry_stands_first(world: World) -> None:
     assert (entry["kind"], entry["code"]) == ("refusal", "not_granted")
 
 
+@pytest.mark.parametrize("question", ["legal_name=like.J*", "order=legal_name", "select=latitude"])
+def test_probing_a_hidden_field_leaves_a_trace(world: World, question: str) -> None:
+    """A refused field is in the audit log like any other refusal (A10)."""
+    answer = world.get(f"/v1/views/food_business?{question}", "tax", "levy")
+    assert answer.status_code == 403
+    newest = world.parts.audit.recent(1)[0].body
+    assert (newest["kind"], newest["request_id"]) == ("refusal", answer.headers["Request-Id"])
+    assert newest["code"] == answer.json()["code"]
+
+
+@pytest.mark.parametrize("question", ["wrd=eq.1", "ward=eq.x", "legal_name=eq.X", "limit=1&offset=100000"])
+def test_errors_say_under_which_policy(world: World, question: str) -> None:
+    """What a granted question gets for an error carries the revision too."""
+    answer = world.get(f"/v1/views/food_business?{question}", "tax", "levy")
+    assert answer.status_code in (403, 416, 422)
+    assert answer.headers["Policy-Revision"].count(".") == 1
+
+
 def test_no_audit_no_rows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the entry cannot be written, nothing is shown."""
 

@@ -49,6 +49,14 @@ def test_a_path_cannot_stand_in_for_another(world: World) -> None:
     assert two.split()[1] == b"400"
 
 
+def test_a_forwarded_certificate_is_refused(world: World) -> None:
+    """No proxy is configured, so whoever sends it claims to be one (A09)."""
+    claimed = {"X-Forwarded-Client-Cert": "URI=dept://police/system1"}
+    answer = httpx2.get(f"{world.url}/v1/views/resident", headers=claimed)
+    assert answer.status_code == 400
+    assert "x-forwarded-client-cert" in answer.json()["detail"]
+
+
 def test_sizes_are_limited(world: World) -> None:
     """A long address is 414, a compressed body 415 (A22)."""
     assert httpx2.get(f"{world.url}/?q={'x' * 9_000}").status_code == 414
