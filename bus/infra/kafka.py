@@ -150,7 +150,8 @@ class Admin:
         _until(lambda: not all_unwanted & self.acls(), "removal of ACLs")
 
     def end_offsets(self, topics: Iterable[str]) -> dict[tuple[str, int], int]:
-        """The offset after the last record of each (topic, partition). Topics that do not exist are left out."""
+        """The offset after the last record of each (topic, partition), up to the first transaction that is still open:
+        what readers can have by now. Topics that do not exist are left out."""
         return self._offsets(topics, OffsetSpec.LATEST)
 
     def start_offsets(self, topics: Iterable[str]) -> dict[tuple[str, int], int]:
@@ -168,7 +169,7 @@ class Admin:
                 for topic in described
                 for partition in topic["partitions"]
             }
-            found = self._client.list_partition_offsets(specs) if specs else {}
+            found = self._client.list_partition_offsets(specs, "read_committed") if specs else {}
         return {(place.topic, place.partition): entry.offset for place, entry in found.items()}
 
     def _check_partitions(self, name: str, partitions: int) -> None:

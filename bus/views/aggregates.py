@@ -46,10 +46,10 @@ class Aggregate:
             bases = self._bases(connection)
             if bases is None or not self._stale(connection, bases):
                 return False
-            begin(connection, self._shape.view.name, self._epoch)
+            begin(connection, self._shape, self._epoch)
             connection.execute(sa.delete(self._table))
             self._crash("emptied")
-            connection.execute(self._statement)
+            self._fill(connection)
             live = all(row.state == "live" for row in bases.values())
             seqs = {name: row.seq for name, row in bases.items()}
             connection.execute(
@@ -59,6 +59,18 @@ class Aggregate:
             )
             self._crash("before commit")
         return True
+
+    def _fill(self, connection: Connection) -> None:
+        try:
+            connection.execute(self._statement)
+        except sa.exc.OperationalError as error:
+            if "overflow" in str(error.orig):  # SQLite's word for it; it is no trouble that passes
+                raise OverflowError(f"a sum of {self._shape.view.name} is beyond 64 bits") from error
+            raise
+
+    def outdated(self, shapes: Mapping[str, Shape]) -> bool:
+        """Whether a view that it reads has another shape by now: this object's statement is for the old one."""
+        return any(name in shapes and shapes[name].fingerprint != old for name, old in self._fingerprints.items())
 
     def _bases(self, connection: Connection) -> dict[str, Any] | None:
         """The rows of the views it reads, read before their tables, so that their seq is never too high; None while

@@ -82,7 +82,7 @@ class Builder:
         return outcome
 
     def _transaction(self, connection: Connection, batches: Sequence[Batch]) -> Outcome:
-        seq = begin(connection, self._shape.view.name, self._epoch)
+        seq = begin(connection, self._shape, self._epoch)
         self._crash("begun")
         self._make_temporary(connection)
         positions = {(p.topic, p.partition): p for p in read_positions(connection, self._shape.view.name)}
@@ -160,9 +160,11 @@ class Builder:
         return self.apply([replace(selected(batch, np.zeros(len(batch), np.bool_)), refused=list(entries))])
 
 
-def begin(connection: Connection, view: str, epoch: int) -> int:
-    """The first statement of every transaction on a view: raises its ``seq``. Raises `Fenced` under another epoch."""
-    mine = (VIEW.c.name == view) & (VIEW.c.epoch == epoch)
+def begin(connection: Connection, shape: Shape, epoch: int) -> int:
+    """The first statement of every transaction on a view: raises its ``seq``. Raises `Fenced` under another epoch, and
+    where the tables are another shape's by now: the same worker may have followed a changed declaration meanwhile."""
+    view = shape.view.name
+    mine = (VIEW.c.name == view) & (VIEW.c.epoch == epoch) & (VIEW.c.fingerprint == shape.fingerprint)
     statement = sa.update(VIEW).where(mine).values(seq=VIEW.c.seq + 1, crashes=0).returning(VIEW.c.seq)
     seq = connection.execute(statement).scalar_one_or_none()
     if seq is None:

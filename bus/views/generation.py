@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from bus.errors import Fenced
 from bus.infra.database import translated_errors, write
+from bus.views.builder import Place, write_positions
 from bus.views.catalogue import Shape
-from bus.views.store import POSITION, VIEW
+from bus.views.store import POSITION, VIEW, Position, read_positions
 from bus.views.tables import LIVE, layout, row_table
 
 
@@ -43,6 +45,17 @@ def prepare(engine: Engine, shape: Shape, epoch: int) -> bool:
             )
         )
         return True
+
+
+def start_positions(engine: Engine, view: str, epoch: int, starts: Mapping[Place, int]) -> dict[Place, int]:
+    """The view's next offsets, by (topic, partition); partitions that it does not know yet begin where ``starts`` says.
+    Raises `Fenced`."""
+    with translated_errors(), write(engine) as connection:
+        _mine(connection, view, epoch)
+        known = {(p.topic, p.partition): p.next_offset for p in read_positions(connection, view)}
+        fresh = {place: start for place, start in starts.items() if place not in known}
+        write_positions(connection, view, [Position(*place, start, None) for place, start in fresh.items()])
+    return known | fresh
 
 
 def remove(engine: Engine, view: str, epoch: int) -> None:

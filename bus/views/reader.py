@@ -259,7 +259,9 @@ class Reader:
             if position > self._next[place] and self._paused.get(place, 0.0) <= time.monotonic():
                 decoder = self._decoder(place[0])
                 base, self._next[place] = self._next[place], position
-                batches.append(decoder.decode(*place, [], base=base, next_offset=position, end_offset=position))
+                end = self._consuming().highwater(TopicPartition(*place)) or position
+                now = time.time_ns() // 1_000_000
+                batches.append(decoder.decode(*place, [], base=base, next_offset=position, end_offset=end, read_ms=now))
         return batches
 
     def _decoder(self, topic: str) -> Decoder:

@@ -16,16 +16,17 @@ from sqlalchemy.engine import Engine
 
 from bus.contracts.registry import SchemaSource
 from bus.core.contracts import Contract
-from bus.errors import BrokerUnavailable, BusError, Fenced, UnknownEntity
-from bus.infra.database import translated_errors, write
+from bus.errors import BrokerUnavailable, BusError, Fenced, Unavailable, UnknownEntity
+from bus.infra.database import translated_errors
 from bus.infra.kafka import Admin, KafkaConnection
 from bus.views.aggregates import Aggregate
 from bus.views.beat import beat
-from bus.views.builder import Builder, CrashPoint, Place, write_positions
+from bus.views.builder import Builder, CrashPoint, Place
 from bus.views.catalogue import Declarations, Shape, shapes
-from bus.views.generation import prepare, remove, set_state
+from bus.views.defects import report
+from bus.views.generation import prepare, remove, set_state, start_positions
 from bus.views.lease import Leases
-from bus.views.store import VIEW, Position, ViewStore, read_positions
+from bus.views.store import VIEW, ViewStore
 
 log = structlog.get_logger(__name__)
 MAX_CRASHES = 2  # deaths without progress before a batch is tried aside (F12)
@@ -35,7 +36,8 @@ MAX_CRASHES = 2  # deaths without progress before a batch is tried aside (F12)
 class Held:
     """A view that this worker builds. ``positions``: next offset to apply, by place; ``targets``: ends seen at the
     start, which make it live; ``builder`` is None for an aggregate, ``aggregate`` for all others. ``reading``: whether
-    a reader may feed it; ``careful``: whether its next batch is tried in a process of its own first."""
+    a reader may feed it; ``careful``: whether its next batch is tried in a process of its own first; ``reason``: why an
+    aggregate could not be computed."""
 
     shape: Shape
     epoch: int
@@ -46,10 +48,15 @@ class Held:
     reading: bool = False
     live: bool = False
     careful: bool = False
+    reason: str = ""
 
     @property
     def name(self) -> str:
         return self.shape.view.name
+
+    def outdated(self, shapes: Mapping[str, Shape]) -> bool:
+        """Whether this is an aggregate over a view that has another shape by now."""
+        return self.aggregate is not None and self.aggregate.outdated(shapes)
 
     @property
     def topics(self) -> frozenset[str]:
@@ -92,7 +99,7 @@ class Roster:
         ends, trouble = self._ends()
         lost = beat(self._engine, [(h.name, h.epoch) for h in list(self.held.values())], ends, _now_ms())
         for name in lost:
-            self.forget(name)
+            self.forget(self.held.get(name))
         self._read_declarations()
         self._drop_undeclared()
         for name, shape in self.shapes.items():
@@ -110,17 +117,22 @@ class Roster:
         admin = self._connected()
         return admin.start_offsets([place[0]]).get(place, 0), admin.end_offsets([place[0]]).get(place, 0)
 
-    def forget(self, name: str) -> None:
-        """The lease is another's now: readers must not feed this view any more."""
+    def forget(self, held: Held | None) -> None:
+        """The lease is another's now, or the declaration is another: readers must not feed this view any more."""
+        if held is None:
+            return
+        held.reading = False
         with self._guard:
-            held = self.held.pop(name, None)
-        if held is not None:
-            held.reading = False
-            log.warning("view_lost", view=name, epoch=held.epoch)
+            if self.held.get(held.name) is not held:
+                return
+            del self.held[held.name]
+        log.warning("view_lost", view=held.name, epoch=held.epoch)
 
     def stop_view(self, held: Held, reason: str) -> None:
         """The view cannot go on: it says so and is fed no more, until its declaration changes or a worker starts."""
         held.reading = False
+        if self.held.get(held.name) is not held:
+            return  # its declaration changed meanwhile; the new generation is not what is in trouble
         log.error("view_stopped", view=held.name, reason=reason)
         set_state(self._engine, held.name, held.epoch, "stopped", reason)
 
@@ -135,11 +147,15 @@ class Roster:
             self._admin.close()
 
     def _guarded(self, name: str, shape: Shape) -> None:
-        """One view's turn: being fenced loses this view only."""
+        """One view's turn: being fenced loses this view only, and a defect of one holds up no other."""
         try:
             self._one(name, shape)
         except Fenced:
-            self.forget(name)
+            self.forget(self.held.get(name))
+        except Unavailable:
+            raise
+        except Exception as error:
+            report("view_failed", error, view=name)
 
     def _one(self, name: str, shape: Shape) -> None:
         held = self.held.get(name)
@@ -148,13 +164,28 @@ class Roster:
             if epoch is None:
                 return
             held = self._take(shape, epoch)
-        elif held.shape.fingerprint != shape.fingerprint:
+        elif held.shape.fingerprint != shape.fingerprint or held.outdated(self.shapes):
             held.reading = False
             held = self._take(shape, held.epoch)
         if held.aggregate is not None:
-            held.aggregate.refresh()
+            self._refresh(held, held.aggregate)
         elif not held.reading and not held.targets and held.builder is not None:
             self._start(held)
+
+    def _refresh(self, held: Held, aggregate: Aggregate) -> None:
+        """An aggregate that cannot be computed says so, and is tried again with each tick: data may change."""
+        try:
+            aggregate.refresh()
+        except (Fenced, Unavailable):
+            raise
+        except Exception as error:
+            reason = f"its figures could not be computed: {type(error).__name__}"
+            if held.reason != reason:
+                report("aggregate_failed", error, view=held.name)
+                set_state(self._engine, held.name, held.epoch, "stopped", reason)
+            held.reason = reason
+        else:
+            held.reason = ""
 
     def _take(self, shape: Shape, epoch: int) -> Held:
         prepare(self._engine, shape, epoch)
@@ -176,12 +207,7 @@ class Roster:
         starts, ends = admin.start_offsets(held.topics), admin.end_offsets(held.topics)
         if {topic for topic, _ in ends} != held.topics:
             return  # a topic is not there yet
-        with translated_errors(), write(self._engine) as connection:
-            known = {(p.topic, p.partition): p for p in read_positions(connection, held.name)}
-            fresh = [Position(*place, start, None) for place, start in starts.items() if place not in known]
-            write_positions(connection, held.name, fresh)
-        positions = {place: position.next_offset for place, position in known.items()}
-        positions |= {(position.topic, position.partition): position.next_offset for position in fresh}
+        positions = start_positions(self._engine, held.name, held.epoch, starts)
         held.targets = dict(ends)
         held.positions = positions
         for place, at in positions.items():
@@ -196,7 +222,7 @@ class Roster:
                 try:
                     set_state(self._engine, held.name, held.epoch, "live")
                 except Fenced:
-                    self.forget(held.name)
+                    self.forget(held)
                     continue
                 held.live = True
                 log.info("view_live", view=held.name)

@@ -258,7 +258,7 @@ class Worker:
         try:
             outcome = await self._retried(held, lambda: _builder(held).apply(batches))
         except Fenced:
-            self._roster.forget(held.name)
+            self._roster.forget(held)
             return
         except Exception as error:
             report("batch_failed", error, view=held.name)
