@@ -11,15 +11,12 @@ from collections.abc import Callable
 from typing import Final
 
 from bus.core.contracts import Contract
-from bus.core.grants import PUBLIC
 from bus.infra.kafka import Acl, Admin
 
 CONTROL_TOPIC: Final = "bus.control"
 WORKER: Final = "worker"
 PARTITIONS: Final = 4
-RESERVED: Final = frozenset(
-    {PUBLIC, "admin", "administrator", "broker", "bus", "canary", "controller", "streams", WORKER}
-)
+RESERVED: Final = frozenset({"admin", "administrator", "broker", "bus", "canary", "controller", "streams", WORKER})
 """Principals and subjects of the bus itself: a department so named would be given their password."""
 
 

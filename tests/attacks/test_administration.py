@@ -16,9 +16,9 @@ from bus.infra.stack.kafka import ADMINISTRATOR
 UNTOUCHED: Any = None
 
 
-@pytest.mark.parametrize("name", [ADMINISTRATOR, "worker", "public", "controller", "broker", "streams"])
+@pytest.mark.parametrize("name", [ADMINISTRATOR, "worker", "controller", "broker", "streams"])
 def test_no_department_takes_a_name_of_the_bus(name: str) -> None:
-    """It would be given the password of the bus's own principal, or be asked for by everybody's grants."""
+    """It would be given the password of the bus's own principal."""
     office = Governance(
         registry=UNTOUCHED,
         directory=UNTOUCHED,
