@@ -45,6 +45,7 @@ LICENCE: Final = _contract(
         ("term_start", _DATE),
     ],
 )
+NOTICE: Final = {**LICENCE, "name": "Notice"}  # the same once more: what B1 publishes stays out of B2's topic
 INSPECTION: Final = _contract(
     "Inspection",
     "inspection_id",
@@ -59,6 +60,7 @@ INSPECTION: Final = _contract(
         ("remark", "string"),
     ],
 )
+SCHEMAS: Final = (NOTICE, LICENCE, INSPECTION)  # registered in this order, so ids are the same everywhere
 
 
 def licences(count: int) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from benchmarks import data
 from benchmarks.harness import Goal, Plan, Sample, require
 from benchmarks.world import Place, World
 
-ENTITY: Final = "bench.licence"
+ENTITY: Final = "bench.notice"
 TOPIC: Final = f"dept.{ENTITY}"
 OURS: Final = "bus publish_many"
 PEER: Final = "confluent-kafka + AvroSerializer"
@@ -69,14 +69,14 @@ def _checked(world: World, rows: Rows, publish: Callable[[World, Rows], None]) -
 
 def _publish_many(world: World, rows: Rows) -> None:
     with world.publisher() as publisher:
-        report = publisher.publish_many("licence", rows)
+        report = publisher.publish_many("notice", rows)
     require(report.acknowledged == len(rows), f"{report.acknowledged} of {len(rows)} acknowledged")
 
 
 def _publish_each(world: World, rows: Rows) -> None:
     with world.publisher() as publisher:
         for row in rows:
-            publisher.publish("licence", row)
+            publisher.publish("notice", row)
 
 
 def _headers(run: str, number: int) -> list[tuple[str, bytes]]:
@@ -84,7 +84,7 @@ def _headers(run: str, number: int) -> list[tuple[str, bytes]]:
         ("ce_specversion", b"1.0"),
         ("ce_id", f"{run}-{number:x}".encode()),
         ("ce_source", b"/bench"),
-        ("ce_type", b"bench.licence.upsert"),
+        ("ce_type", b"bench.notice.upsert"),
     ]
 
 
@@ -149,7 +149,7 @@ def confluent_settings(world: World) -> dict[str, Any]:
 
 
 def _kafka_python(world: World, rows: Rows) -> None:
-    schema, run = fastavro.parse_schema(data.LICENCE), uuid.uuid4().hex
+    schema, run = fastavro.parse_schema(data.NOTICE), uuid.uuid4().hex
     prefix = b"\0" + world.schema_id(ENTITY).to_bytes(4, "big")
     producer = KafkaProducer(**world.stack.kafka_connection(data.DEPARTMENT).kafka_python())
     futures = []
@@ -174,7 +174,7 @@ def check_arrived(world: World, before: Mapping[Place, int], rows: Rows) -> None
 
 
 def _encoded(world: World, rows: Rows) -> list[tuple[bytes, bytes]]:
-    schema = fastavro.parse_schema(data.LICENCE)
+    schema = fastavro.parse_schema(data.NOTICE)
     prefix = b"\0" + world.schema_id(ENTITY).to_bytes(4, "big")
     pairs = []
     for row in rows:

@@ -27,7 +27,7 @@ from bus.contracts.registry_client import RegistryClient
 from bus.infra.kafka import Admin, KafkaConnection
 from bus.infra.stack import LocalStack, Program
 from bus.publishing.publisher import Publisher
-from bus.wiring import ISSUER_KEY
+from bus.wiring.site import ISSUER_KEY
 
 ROOT = Path(__file__).resolve().parents[1]
 _READY_S = 60.0
@@ -46,6 +46,7 @@ class World:
         serve = Program("serve", command, environment, ready=self._serving, after=("kafka",), listens=True)
         self.stack = LocalStack(self.home, programs=(serve,), downloads=downloads, progress=say)
         self.postgresql: Postgresql | None = None
+        self.published: tuple[list[dict[str, Any]], list[dict[str, Any]]] | None = None
 
     def __enter__(self) -> World:
         try:
@@ -96,6 +97,16 @@ class World:
 
         connection = self.stack.kafka_connection(data.DEPARTMENT)
         return Publisher(data.DEPARTMENT, connection=connection, registry=self.registry(), quarantine=refuse)
+
+    def events(self, count: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Licence terms and inspections in their topics, ``count`` events each (as many as the first caller says)."""
+        if self.published is None:
+            found = data.licences(count), data.inspections(count)
+            with self.publisher() as publisher:
+                publisher.publish_many("licence", found[0])
+                publisher.publish_many("inspection", found[1])
+            self.published = found
+        return self.published
 
     def ends(self, topic: str) -> dict[Place, int]:
         with Admin(self.kafka) as admin:
@@ -152,7 +163,7 @@ class World:
             api.post("/v1/departments", {"id": name, "title": {"zh": name, "en": name}, "contact": contact})
         purpose = {"id": data.PURPOSE, "title": {"zh": "测量", "en": "Measuring"}, "legal_basis": "none"}
         api.post("/v1/purposes", purpose)
-        for schema in (data.LICENCE, data.INSPECTION):
+        for schema in data.SCHEMAS:
             subject = f"dept.{data.DEPARTMENT}.{schema['name'].lower()}-value"
             api.post(f"/registry/subjects/{subject}/versions", {"schema": orjson.dumps(schema).decode()})
 
@@ -234,7 +245,11 @@ def child(module: str, given: dict[str, Any], *, timeout_s: float = 300.0) -> di
     )
     if done.returncode != 0:
         raise RuntimeError(f"{module} failed: {done.stderr[-2_000:] or done.stdout[-2_000:]}")
-    found: dict[str, Any] = orjson.loads(done.stdout.strip().splitlines()[-1])
+    # terminal escapes of a peer's library may stand before it
+    lines = [line[line.index('{"') :] for line in done.stdout.splitlines() if '{"' in line]
+    if not lines:
+        raise RuntimeError(f"{module} said nothing: {done.stdout[-2_000:]} {done.stderr[-2_000:]}")
+    found: dict[str, Any] = orjson.loads(lines[-1])
     return found
 
 

@@ -22,6 +22,7 @@ BATCH_BYTES: Final = 512 * 1024  # of a Kafka batch; the broker's limit is 1 MiB
 _STOP_S: Final = 10.0
 
 Header = tuple[str, bytes]
+HeadersOf = Callable[[int], list[Header]]
 Quarantine = Callable[[list[tuple[Any, Refused]]], None]
 
 
@@ -55,7 +56,8 @@ class BulkSender:
     async def run(self, records: Iterable[Any], *, first_line: int) -> Report:
         """Sends all records; returns when every one of them is acknowledged or refused.
 
-        Raises `BrokerUnavailable` (member ``acknowledged``: how many were by then) when Kafka does not take them.
+        Raises `BrokerUnavailable` (member ``acknowledged``: how many were by then) when Kafka does not take them, and
+        whatever reading the records raises.
         """
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -64,6 +66,8 @@ class BulkSender:
             raise self._unavailable(error) from error
         try:
             await self._send_all(producer, records, first_line)
+        except _InputError as error:
+            raise error.cause from None
         except (aiokafka.errors.KafkaError, TimeoutError, OSError) as error:
             raise self._unavailable(error) from error
         finally:
@@ -109,18 +113,18 @@ class BulkSender:
 
     async def _send(self, producer: Any, prepared: Prepared) -> list[Awaitable[Any]]:
         """Queues every event; each partition's in order, the partitions beside each other."""
-        all_headers = self._headers(prepared)
+        headers_of = self._headers(prepared)
         present = [int(partition) for partition in np.unique(prepared.partitions)]
-        parts = [self._send_partition(producer, partition, prepared, all_headers) for partition in present]
+        parts = [self._send_partition(producer, partition, prepared, headers_of) for partition in present]
         return list(itertools.chain.from_iterable(await asyncio.gather(*parts)))
 
     async def _send_partition(
-        self, producer: Any, partition: int, prepared: Prepared, all_headers: list[list[Header]]
+        self, producer: Any, partition: int, prepared: Prepared, headers_of: HeadersOf
     ) -> list[Awaitable[Any]]:
         acks: list[Awaitable[Any]] = []
         batch = producer.create_batch()
         for index in np.flatnonzero(prepared.partitions == partition).tolist():
-            event = {"key": prepared.keys[index], "value": prepared.values[index], "headers": all_headers[index]}
+            event = {"key": prepared.keys[index], "value": prepared.values[index], "headers": headers_of(index)}
             if batch.append(timestamp=None, **event) is None:
                 acks.append(await producer.send_batch(batch, self._topic, partition=partition))
                 batch = producer.create_batch()
@@ -129,13 +133,16 @@ class BulkSender:
         acks.append(await producer.send_batch(batch, self._topic, partition=partition))
         return acks
 
-    def _headers(self, prepared: Prepared) -> list[list[Header]]:
+    def _headers(self, prepared: Prepared) -> HeadersOf:
+        """The headers of the event at an index, made when it is sent: those of a whole chunk at once would keep
+        the garbage collector busy."""
         spec, _, source, kind = self._event_headers("", UPSERT, None)
         ids = self._ids.take(len(prepared.keys))
-        found = [[spec, ("ce_id", event_id), source, kind] for event_id in ids]
-        for index, version in prepared.deletes.items():
-            found[index] = self._event_headers(ids[index].decode(), DELETE, version)
-        return found
+        deletes = {
+            index: self._event_headers(ids[index].decode(), DELETE, version)
+            for index, version in prepared.deletes.items()
+        }
+        return lambda index: deletes.get(index) or [spec, ("ce_id", ids[index]), source, kind]
 
     def _event_headers(self, event_id: str, operation: str, version: int | None) -> list[Header]:
         contract = self._preparer.contract
@@ -183,5 +190,20 @@ async def _stopped(producer: Any) -> None:
 
 def _chunks(records: Iterable[Any]) -> Iterator[list[Any]]:
     iterator = iter(records)
-    while chunk := list(itertools.islice(iterator, CHUNK)):
+    while chunk := _next_of(iterator):
         yield chunk
+
+
+def _next_of(iterator: Iterator[Any]) -> list[Any]:
+    try:
+        return list(itertools.islice(iterator, CHUNK))
+    except OSError as error:
+        raise _InputError(error) from error
+
+
+class _InputError(Exception):
+    """The caller's records could not be read: an OSError of a file is none of Kafka's."""
+
+    def __init__(self, cause: OSError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause

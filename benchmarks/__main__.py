@@ -1,0 +1,54 @@
+"""``python -m benchmarks [B1 B2 B6] [--repeats N] [--scale small|full]``: takes figures and writes their results."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from benchmarks import harness, publish, query, views
+from benchmarks.harness import Plan
+from benchmarks.world import ROOT, World
+
+FIGURES: Final[dict[str, Callable[[World, int], Plan]]] = {
+    "B1": publish.plan,
+    "B2": views.plan,
+    "B6": query.plan,
+}
+SCALES: Final = {
+    "small": {"B1": 5_000, "B2": 5_000, "B6": 200},
+    "full": {"B1": 100_000, "B2": 60_000, "B6": 800},
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 when every figure could be taken, whether or not it meets its goal."""
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser.add_argument("figures", nargs="*", choices=[*FIGURES, []], default=[], help="none: all")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--scale", choices=[*SCALES], default="full")
+    parser.add_argument("--results", type=Path, help="default: benchmarks/results.json at full scale, else nowhere")
+    given = parser.parse_args(arguments)
+    names = given.figures or list(FIGURES)
+    target = given.results or (ROOT / "benchmarks" / "results.json" if given.scale == "full" else None)
+    results = []
+    with World(ROOT / ".bus", _say) as world:
+        for name in names:
+            begun = time.monotonic()
+            results.append(harness.measure(FIGURES[name](world, SCALES[given.scale][name]), given.repeats, _say))
+            _say(f"{name} took {time.monotonic() - begun:.0f} s")
+            if target is not None:
+                harness.write(target, results[-1:], repeats=given.repeats, scale=SCALES[given.scale][name])
+    _say(harness.table(results))
+    return 0
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What the bus is measured against, each as its makers would have it used."""

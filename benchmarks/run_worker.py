@@ -1,0 +1,99 @@
+"""The bus's own worker as a process, from position 0 to where the topics end; says how long that took.
+
+The clock starts when the running worker gives the view to a reader (which then connects and reads) and stops when the
+transaction that holds the last event is committed. Starting Faust is not counted, as joining groups is not for peers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from types import SimpleNamespace
+from typing import Any, Final
+
+from benchmarks import data
+from bus.contracts.registry import Registry
+from bus.infra.database import open_database
+from bus.infra.kafka import KafkaConnection
+from bus.views.catalogue import Declarations
+from bus.views.reader import Round
+from bus.views.roster import Held
+from bus.views.worker import Worker
+
+_PROBE_S: Final = 2.0  # Faust empties its channels when it rebalances: a lost round is sent again
+_LOOK_S: Final = 0.05
+
+
+class TimedWorker(Worker):
+    """The worker as it is, with a clock. ``until_live``: ends when all views are live, not when all is applied."""
+
+    begun = done = 0.0
+    until_live = False
+    _probe: Round | None = None
+    _asked = 0.0
+
+    def _assign(self) -> None:
+        """Views get their readers once the building agent has taken a first, empty round."""
+        if self._probe is not None and self._probe.settled.is_set():
+            super()._assign()
+        elif self._rounds.subscriber_count and time.perf_counter() - self._asked > _PROBE_S:
+            self._asked = time.perf_counter()
+            nobody: Any = SimpleNamespace(views={}, changed=lambda: None)
+            self._probe = Round(nobody, ())
+            self._sending = asyncio.create_task(self._deliver(self._probe))
+            self._sending.add_done_callback(lambda _: self._nudge.set())
+        else:
+            asyncio.get_running_loop().call_later(_LOOK_S, self._nudge.set)
+
+    def _feed(self, held: Held) -> None:
+        self.begun = self.begun or time.perf_counter()
+        super()._feed(held)
+
+    async def _apply(self, reader: Any, held: Held, batches: Any) -> None:
+        await super()._apply(reader, held, batches)
+        if held.caught_up:
+            self.done = time.perf_counter()
+            if not self.until_live:
+                self.leave()
+
+    def _watch(self) -> None:
+        super()._watch()
+        views = self._roster.held.values()
+        if self.until_live and views and all(held.live for held in views):
+            self.leave()
+
+    def leave(self) -> None:
+        """Says how long it took and ends at once: all is committed, and nobody waits for the lease."""
+        print(json.dumps({"seconds": self.done - self.begun}), flush=True)
+        os._exit(0)
+
+
+def governance(folder: str, view: dict[str, Any]) -> tuple[Registry, Declarations]:
+    """A governance database with the contracts of the figures and one view."""
+    engine = open_database(folder, "governance")
+    registry, declarations = Registry(engine), Declarations(engine)
+    for schema in data.SCHEMAS:
+        registry.register(schema)
+    declarations.apply(view, registry.contracts())
+    return registry, declarations
+
+
+def main() -> None:
+    given = json.loads(sys.argv[1])
+    registry, declarations = governance(given["governance"], given["view"])
+    worker = TimedWorker(
+        views=open_database(given["database"], "views", durable=False),
+        declarations=declarations,
+        registry=registry,
+        kafka=KafkaConnection(**given["kafka"]),
+        lease_s=given.get("lease_s", 5.0),
+    )
+    worker.until_live = given.get("until_live", False)
+    worker.run()
+
+
+if __name__ == "__main__":
+    main()

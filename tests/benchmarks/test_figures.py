@@ -1,0 +1,85 @@
+"""The benchmarks measure what they say: a tiny run of each works, and a run without its work has no speed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+import sqlalchemy as sa
+
+from benchmarks import data, harness, publish, query, views
+from benchmarks.harness import Goal, Plan, Sample, WorkMissing
+from benchmarks.world import World
+from bus.infra.database import open_database
+from tests.conftest import DOWNLOADS
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    """One bus of the benchmarks' own for this file."""
+    with World(DOWNLOADS, print) as running:
+        yield running
+
+
+def test_publishing_is_measured_and_what_is_missing_is_noticed(world: World) -> None:
+    """B1's bulk path runs; one record that did not arrive, or another than was published, fails the run."""
+    rows = data.licences(300)
+    before = world.ends(publish.TOPIC)
+    assert publish.plan(world, 300).runs[publish.OURS]().work == 300  # type: ignore[union-attr]
+    publish.check_arrived(world, before, rows)
+    with pytest.raises(WorkMissing, match="300 of 301"):
+        publish.check_arrived(world, before, [*rows, rows[0]])
+    with pytest.raises(WorkMissing, match="not what was published"):
+        publish.check_arrived(world, before, [*rows[1:], {**rows[0], "ward": 51}])
+
+
+def test_view_building_is_measured_and_a_lost_row_is_noticed(world: World, sqlite_url: str) -> None:
+    """B2's stages build both levels right; a row less, or a row changed, fails the run."""
+    terms, visits = world.events(300)
+    for part in views.VIEWS:
+        assert all(sample.work for sample in views._stages(world, 300, part, "sqlite").values())
+    given = views._given(world, "a", sqlite_url)
+    views.child("benchmarks.stages", given)
+    views.check_view(sqlite_url, "a", terms, visits)
+    with pytest.raises(WorkMissing, match="bench_term"):
+        views.check_view(sqlite_url, "a", terms[:-2], visits)
+    with open_database(sqlite_url, "views").begin() as connection:
+        connection.execute(sa.text("DELETE FROM v_bench_term WHERE licence_term_id = 1000000"))
+    with pytest.raises(WorkMissing, match="bench_term"):
+        views.check_view(sqlite_url, "a", terms, visits)
+
+
+def test_queries_are_measured_with_mask_filter_and_audit(world: World) -> None:
+    """B6's run with policy writes an audit entry for each answer; an answer in the clear fails the run."""
+    world.events(300)
+    plan = query.plan(world, 16)
+    assert plan.runs[query.OURS]().work == 16  # type: ignore[union-attr]
+    shown = [{"legal_name": "Lakeside", "ward": 1} for _ in range(query.ROWS)]
+    with pytest.raises(WorkMissing, match="not masked"):
+        query.check_protected(httpx2.Response(200, json=shown))
+
+
+def test_a_run_without_work_has_no_speed() -> None:
+    """The harness refuses a sample of nothing."""
+    plan = Plan("B0", "x/s", {"ours": lambda: Sample(0, 1.0)}, [])
+    with pytest.raises(WorkMissing):
+        harness.measure(plan, 1, print)
+
+
+def test_ratios_are_taken_within_each_repeat(tmp_path: Path) -> None:
+    """A slow moment of the machine hits both sides of a ratio; the slowest of several references counts."""
+    speeds = iter([8.0, 4.0, 2.0, 80.0, 40.0, 20.0])
+    runs = {name: lambda: Sample(next(speeds), 1.0) for name in ("ours", "fast", "slow")}
+    goals = [Goal("to the slowest", "ours", ("fast", "slow"), 4.0), Goal("absent", "ours", "nobody", 1.0)]
+    result = harness.measure(Plan("B0", "x/s", runs, goals, {"other": "not built"}), 2, print)
+    assert result.lines[0].ratio is not None
+    assert (result.lines[0].ratio.values, result.lines[0].verdict) == ((4.0, 4.0), "met")
+    assert [line.verdict for line in result.lines[1:]] == ["not measured", "not measured"]
+    harness.write(tmp_path / "results.json", [result])
+    written = json.loads((tmp_path / "results.json").read_text())["figures"]["B0"]
+    assert written["machine"]["cores"]
+    assert str(tmp_path) not in json.dumps(written)
+    assert "not met" not in harness.table([result])
