@@ -43,6 +43,7 @@ from bus.wiring.site import ISSUER_KEY, connection
 from bus.wiring.viewing import current_shapes
 
 BUNDLE_KEY: Final = "bundle"
+AUDIT_WAIT_S: Final = 0.2
 
 
 def serve(settings: Settings) -> None:
@@ -72,7 +73,9 @@ def make_parts(settings: Settings) -> Parts:
     views_engine = open_database(settings.database, "views", durable=False)
     views = ViewStore(views_engine)
     registry_store, directory, declarations = Registry(governance), Directory(governance), Declarations(governance)
-    grants, audit, refusals = GrantStore(governance), AuditLog(governance), Refusals(governance)
+    grants, refusals = GrantStore(governance), Refusals(governance)
+    # a disclosure that cannot be recorded soon is refused soon, whoever else holds the database
+    audit = AuditLog(open_database(settings.database, "governance", wait_s=AUDIT_WAIT_S))
     current = current_shapes(declarations, registry_store)
     opa_token = settings.opa_token.get_secret_value() if settings.opa_token else secrets.token("opa")
     decider = Decider(PolicyEngine(OpaClient(settings.opa, opa_token)), grants, directory)
