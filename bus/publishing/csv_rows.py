@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -21,21 +21,41 @@ def typed_rows(contract: Contract, path: Path) -> Iterator[dict[str, Any]]:
     """The rows under the header, in order. An empty cell is null; other text is kept as it is, spaces included.
 
     A cell that is no value of its field stays text, and a row with too few or too many cells gets the field
-    ``(row)``: the contract then refuses that row and says why. Raises `ContractViolation` for a header
-    that lacks fields or has others, `OSError` for a file that cannot be read.
+    ``(row)``: the contract then refuses that row and says why. Empty lines at the end are left out; elsewhere they
+    would shift the numbers, so they are refused. Raises `ContractViolation` for a header that lacks fields or has
+    others and for a cell beyond 128 KiB, `OSError` for a file that cannot be read.
     """
     with _opened(path) as lines:
         reader = csv.reader(lines)
         names = next(reader, [])
         _check_header(contract, names)
         converters = [from_text(field) for name in names if (field := contract.field(name)) is not None]
-        for row in reader:
+        empty = 0
+        for row in _rows(contract, reader):
+            if not row:
+                empty += 1
+                continue
+            yield from (_misshapen(names, []) for _ in range(empty))
+            empty = 0
             if len(row) == len(names):
                 cells = zip(converters, row, strict=True)
                 yield dict(zip(names, [convert(cell) if cell else None for convert, cell in cells], strict=True))
-            elif row:
-                shape = f"{len(row)} of {len(names)} cells"
-                yield {**dict.fromkeys(names), **dict(zip(names, row, strict=False)), MISSHAPEN: shape}
+            else:
+                yield _misshapen(names, row)
+
+
+def _misshapen(names: Sequence[str], row: Sequence[str]) -> dict[str, Any]:
+    shape = f"{len(row)} of {len(names)} cells"
+    return {**dict.fromkeys(names), **dict(zip(names, row, strict=False)), MISSHAPEN: shape}
+
+
+def _rows(contract: Contract, reader: Any) -> Iterator[list[str]]:
+    """The rows; what is no CSV ends it with the line, e.g. a quote that is never closed."""
+    try:
+        yield from reader
+    except csv.Error as error:
+        where = f"line {reader.line_num}: {error}"
+        raise ContractViolation(entity=contract.id, field=MISSHAPEN, expected="rows of CSV", received=where) from error
 
 
 def _opened(path: Path) -> IO[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -51,11 +52,12 @@ class Report:
 
 
 class EventIds:
-    """Event ids: a random id of this run and a count. Unique without asking the system for each."""
+    """Event ids: a random id of this run and a count. Unique without asking the system for each, in every thread."""
 
     def __init__(self) -> None:
         self._run = uuid.uuid4().hex
         self._count = 0
+        self._lock = threading.Lock()
 
     def next(self) -> str:
         """One more id."""
@@ -63,8 +65,9 @@ class EventIds:
 
     def take(self, number: int) -> list[bytes]:
         """Many more ids, as bytes."""
-        start = self._count
-        self._count += number
+        with self._lock:
+            start = self._count
+            self._count += number
         return [f"{self._run}-{count:x}".encode() for count in range(start, start + number)]
 
 

@@ -31,7 +31,7 @@ def items(contract: Contract, lines: Iterable[str]) -> Iterator[Any]:
 def _item(contract: Contract, line: str) -> Any:
     try:
         document = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter: brackets nested by the thousand
         return line.rstrip("\n")
     if not isinstance(document, Mapping):
         return line.rstrip("\n")

@@ -64,10 +64,7 @@ class Preparer:
         if faults:
             return tuple(faults)
         whole = self._validator.normal(record)
-        value = self._prefix + self._codec.encode(whole)
-        if len(value) > MAX_EVENT_BYTES:
-            return (_too_large(len(value)),)
-        return _Event(key_of(self.contract, whole), value)
+        return _sized(_Event(key_of(self.contract, whole), self._prefix + self._codec.encode(whole)))
 
     def delete(self, key: Mapping[str, Any], version: Any) -> _Event | tuple[Violation, ...]:
         """The deletion of one record as an event, or why the contract refuses it."""
@@ -78,7 +75,7 @@ class Preparer:
         if faults:
             return tuple(faults)
         whole = self._validator.normal_key(key)
-        return _Event(record_key(whole), None, number)
+        return _sized(_Event(record_key(whole), None, number))
 
     def prepare(self, records: Sequence[Any], *, first_line: int, partitions: int) -> Prepared:
         """Many records, in their order. ``partitions``: how many the topic has."""
@@ -124,9 +121,9 @@ class Preparer:
         self, keys: list[bytes | None], values: list[bytes | None], records: Sequence[Any], first_line: int
     ) -> list[tuple[Any, Refused]]:
         found = []
-        for index, value in enumerate(values):
-            if value is not None and len(value) > MAX_EVENT_BYTES:
-                found.append((records[index], Refused(first_line + index, (_too_large(len(value)),))))
+        for index, (key, value) in enumerate(zip(keys, values, strict=True)):
+            if key is not None and (size := len(key) + len(value or b"")) > MAX_EVENT_BYTES:
+                found.append((records[index], Refused(first_line + index, (_too_large(size),))))
                 keys[index] = values[index] = None
         return found
 
@@ -153,6 +150,12 @@ def preparer_for(source: SchemaSource, contract: Contract) -> Preparer:
         if canonical(source.schema(schema_id)) == wanted:
             return Preparer(contract, schema_id)
     raise RegistryUnavailable(f"The registry names no schema id for the contract of {contract.id}. Try again.")
+
+
+def _sized(event: _Event) -> _Event | tuple[Violation, ...]:
+    """The event if Kafka takes one so large: key and value count."""
+    size = len(event.key.encode()) + len(event.value or b"")
+    return event if size <= MAX_EVENT_BYTES else (_too_large(size),)
 
 
 def _too_large(size: int) -> Violation:

@@ -162,7 +162,7 @@ class Publisher:
         self, contract: Contract, key: str, value: bytes | None, operation: str, stated: Mapping[str, Any]
     ) -> Ack:
         self._check_sequence(contract, stated["sequence"])
-        event_id = self._new_id()
+        event_id = self._ids.next()
         event_headers = headers(
             event_id=event_id,
             department=contract.department,
@@ -185,10 +185,6 @@ class Publisher:
             self._sequenced.add(contract.id)
         elif contract.id in self._sequenced:
             raise _without_sequence(contract)
-
-    def _new_id(self) -> str:
-        with self._lock:
-            return self._ids.next()
 
     def _connected(self) -> Any:
         """The producer for single events; the settings that safety rests on are all stated (E14, E14b, E15)."""

@@ -5,12 +5,17 @@ from __future__ import annotations
 import datetime as dt
 import gzip
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
+from contract_worlds import contract_of, field
+
 from bus.contracts.codec import Codec
-from bus.contracts.validation import Validator
+from bus.contracts.registry import checked_contract
+from bus.contracts.validation import Validator, violations
 from bus.core.contracts import Contract, parse_contract
 from bus.errors import ContractViolation
 from bus.publishing.csv_rows import FIRST_ROW, typed_rows
@@ -133,3 +138,21 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
 def test_a_byte_order_mark(tmp_path: Path) -> None:
     """Excel writes one; it is no part of the first column's name."""
     assert len(_rows(tmp_path / "a.csv", b"\xef\xbb\xbf" + HEADER.encode() + b"2024-01-01,0,1,1,1\n")) == 1
+
+
+def test_empty_lines_do_not_shift_the_numbers(tmp_path: Path) -> None:
+    """An empty line between rows is a row that is refused, at the end it is nothing."""
+    path = tmp_path / "things.csv"
+    path.write_text("id,n\na,1\n\nb,2\n\n\n")
+    contract = checked_contract(contract_of(field("n", "int")))
+    rows = list(typed_rows(contract, path))
+    assert [bool(violations(contract, row)) for row in rows] == [False, True, False]
+    assert rows[2] == {"id": "b", "n": 2}
+
+
+def test_a_quote_that_is_never_closed(tmp_path: Path) -> None:
+    """The file is refused with the line, not with the library's own error."""
+    path = tmp_path / "things.csv"
+    path.write_text('id,n\na,1\n"b,2\n' + "c,3\n" * 50_000)
+    with pytest.raises(ContractViolation, match="line"):
+        list(typed_rows(checked_contract(contract_of(field("n", "int"))), path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from kafka.partitioner.default import murmur2
 
 from bus.contracts.registry import checked_contract
 from bus.contracts.wire import MAX_EVENT_BYTES, unframe
-from bus.publishing.events import Delete
+from bus.publishing.events import Delete, EventIds
 from bus.publishing.preparing import TOO_LARGE, Preparer
 
 _ANYTHING = st.none() | st.integers() | st.text() | st.floats() | st.booleans() | st.dates()
@@ -54,14 +55,32 @@ def test_both_paths_agree(world: tuple[dict[str, Any], list[Any]], data: st.Data
 
 
 def test_an_event_that_is_too_large() -> None:
-    """It is refused, on both paths; one that just fits is not."""
+    """It is refused, on both paths; one that just fits, key included, is not."""
     preparer = Preparer(checked_contract(contract_of(field("s", "string"))), 1)
-    fits = {"id": "k", "s": "x" * (MAX_EVENT_BYTES - 5 - 2 - 3)}
+    fits = {"id": "k", "s": "x" * (MAX_EVENT_BYTES - 1 - 5 - 2 - 3)}
     large = {"id": "k", "s": fits["s"] + "x"}
     prepared = preparer.prepare([fits, large], first_line=1, partitions=1)
-    assert len(prepared.values[0] or b"") == MAX_EVENT_BYTES
+    assert len(prepared.values[0] or b"") + 1 == MAX_EVENT_BYTES
     assert [(each.line, each.reasons[0].field) for _, each in prepared.refused] == [(2, TOO_LARGE)]
     assert isinstance(preparer.upsert(large), tuple)
+
+
+def test_a_key_that_is_too_large() -> None:
+    """Key and value count together, and a delete's key alone: Kafka would refuse the whole batch around it."""
+    preparer = Preparer(checked_contract(contract_of(field("s", "string"))), 1)
+    half = {"id": "k" * (MAX_EVENT_BYTES // 2 + 1), "s": ""}
+    gone = Delete({"id": "k" * (MAX_EVENT_BYTES + 1)})
+    prepared = preparer.prepare([half, gone, {"id": "k", "s": ""}], first_line=1, partitions=1)
+    assert [(each.line, each.reasons[0].field) for _, each in prepared.refused] == [(1, TOO_LARGE), (2, TOO_LARGE)]
+    assert prepared.keys == [b"k"]
+
+
+def test_ids_are_unique_in_every_thread() -> None:
+    """Several threads share one publisher."""
+    ids = EventIds()
+    with ThreadPoolExecutor(8) as pool:
+        taken = [name for part in pool.map(lambda _: ids.take(50), range(400)) for name in part]
+    assert len(set(taken)) == 400 * 50
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import sys
 import time
@@ -200,6 +201,25 @@ def test_large_events_fill_batches(world: World) -> None:
     records.append({"id": "k", "n": 1, "note": "x" * 1_040_000})
     assert world.publisher.publish_many("thing", records).acknowledged == 13
     world.events(13)
+
+
+def test_a_key_beyond_the_limit_holds_up_nobody(world: World) -> None:
+    """Key and value together beyond what Kafka takes are refused as a row; the others arrive."""
+    records = [{"id": f"k{number}", "n": number, "note": None} for number in range(3)]
+    records.insert(1, {"id": "k" * 700_000, "n": 1, "note": None})
+    report = world.publisher.publish_many("thing", records)
+    assert (report.acknowledged, [refused.line for refused in report.refused]) == (3, [2])
+    with pytest.raises(TooLarge):
+        world.publisher.publish("thing", records[1])
+    world.events(3)
+
+
+def test_a_file_that_cannot_be_read_is_not_kafkas_fault(world: World, tmp_path: Path) -> None:
+    """A damaged archive says so; `BrokerUnavailable` would send its owner to the wrong people."""
+    path = tmp_path / "things.csv.gz"
+    path.write_bytes(gzip.compress(b"id,n,note\na,1,x\n")[:-8] + b"\0" * 8)
+    with pytest.raises(gzip.BadGzipFile):
+        world.publisher.load("thing", path)
 
 
 def test_nothing(world: World) -> None:
