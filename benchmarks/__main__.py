@@ -1,13 +1,15 @@
-"""``python -m benchmarks [B1 B2 B6] [--repeats N] [--scale small|full]``: takes figures and writes their results."""
+"""``python -m benchmarks [B1 B2 B6] [--repeats N] [--scale small|moderate|full]``: takes figures, writes results."""
 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from types import FrameType
+from typing import Final, NoReturn
 
 from benchmarks import harness, publish, query, views
 from benchmarks.harness import Plan
@@ -19,8 +21,9 @@ FIGURES: Final[dict[str, Callable[[World, int], Plan]]] = {
     "B6": query.plan,
 }
 SCALES: Final = {
+    "moderate": {"B1": 40_000, "B2": 30_000, "B6": 300},
     "small": {"B1": 5_000, "B2": 5_000, "B6": 200},
-    "full": {"B1": 100_000, "B2": 60_000, "B6": 800},
+    "full": {"B1": 100_000, "B2": 60_000, "B6": 600},
 }
 
 
@@ -30,10 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("figures", nargs="*", choices=[*FIGURES, []], default=[], help="none: all")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--scale", choices=[*SCALES], default="full")
-    parser.add_argument("--results", type=Path, help="default: benchmarks/results.json at full scale, else nowhere")
+    parser.add_argument("--results", type=Path, help="default: benchmarks/results.json; nowhere at small scale")
     given = parser.parse_args(arguments)
     names = given.figures or list(FIGURES)
-    target = given.results or (ROOT / "benchmarks" / "results.json" if given.scale == "full" else None)
+    target = given.results or (ROOT / "benchmarks" / "results.json" if given.scale != "small" else None)
+    for number in (signal.SIGTERM, signal.SIGINT):  # so that the stack is stopped however this ends
+        signal.signal(number, _leave)
     results = []
     with World(ROOT / ".bus", _say) as world:
         for name in names:
@@ -44,6 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 harness.write(target, results[-1:], repeats=given.repeats, scale=SCALES[given.scale][name])
     _say(harness.table(results))
     return 0
+
+
+def _leave(number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def _say(text: str) -> None:

@@ -32,12 +32,12 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def plan(world: World, events: int) -> Plan:
-    """``events`` records for the bulk paths, a tenth or fiftieth of them for the simple ones."""
+    """``events`` records for the bulk paths, a tenth and a two-hundredth of them for the simple ones."""
     rows = data.licences(events)
     runs: dict[str, Callable[[], Sample]] = {OURS: lambda: _checked(world, rows, _publish_many)}
     if has_peer():
         runs[PEER] = lambda: _checked(world, rows, _confluent)
-    runs[SIMPLE] = lambda: _checked(world, rows[: max(events // 50, 10)], _publish_each)
+    runs[SIMPLE] = lambda: _checked(world, rows[: max(events // 200, 10)], _publish_each)
     runs[DEFAULTS] = lambda: _checked(world, rows[: max(events // 10, 10)], _kafka_python)
     return Plan(
         figure="B1",

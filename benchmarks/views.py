@@ -131,7 +131,8 @@ def _peer_table(world: World) -> tuple[str, dict[str, Any]]:
     with psycopg.connect(url) as connection:
         connection.execute(_TABLE)
     named = {"port": world.pg().port, "dbname": url.rpartition("/")[2], "database": url}
-    return url, {**named, "topic": TOPIC, "kafka": _kafka(world)}
+    folder = str(world.folder / f"peer-{uuid.uuid4().hex}")
+    return url, {**named, "topic": TOPIC, "kafka": _kafka(world), "folder": folder}
 
 
 def _peer_rows(url: str) -> tuple[int, ...]:

@@ -9,7 +9,6 @@ import io
 import json
 import os
 import sys
-import tempfile
 import time
 import uuid
 from typing import Any
@@ -48,7 +47,7 @@ def main() -> None:
         topic_disable_leader=True,
         topic_allow_declare=False,
         store="memory://",
-        datadir=tempfile.mkdtemp(prefix="bus-bench-faust-"),
+        datadir=given["folder"],
     )
     schema = fastavro.parse_schema(data.LICENCE)
     connection = psycopg.connect(given["database"], options="-c synchronous_commit=off")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import sys
-import tempfile
 import time
 import uuid
 from typing import Any
@@ -64,7 +63,7 @@ def main() -> None:
         consumer_group=f"quix-{uuid.uuid4().hex}",
         auto_offset_reset="earliest",
         commit_every=20_000,
-        state_dir=tempfile.mkdtemp(prefix="bus-bench-quix-"),
+        state_dir=given["folder"],
         loglevel="WARNING",
         auto_create_topics=False,
     )
