@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bus.core import names
-from bus.core.contracts import Contract, Kind
+from bus.core.contracts import CLASSES, Contract, FieldContract, Kind
 from bus.core.problems import Problems
 from bus.core.views import Measure, Over, Source, Titles, View
 from bus.errors import InvalidDeclaration
@@ -26,6 +26,11 @@ class Column:
     scale: int | None = None
 
 
+def scale_of(field: FieldContract) -> int | None:
+    """Digits after the point of a decimal; None for every other kind."""
+    return int(field.avro.get("scale", 0)) if field.kind is Kind.DECIMAL else None
+
+
 def _contract_column(name: str, contract: Contract, field_name: str, source: str | None, nullable: bool) -> Column:
     field = contract.field(field_name)
     if field is None:
@@ -33,7 +38,7 @@ def _contract_column(name: str, contract: Contract, field_name: str, source: str
         raise InvalidDeclaration(
             f"{contract.id} has no field '{field_name}'. {names.nearest(field_name, known)}", problems=[field_name]
         )
-    scale = field.avro.get("scale", 0) if isinstance(field.avro, Mapping) and field.kind is Kind.DECIMAL else None
+    scale = scale_of(field)
     return Column(name, field.kind, nullable, field.title, field.classification, field.personal, source, scale)
 
 
@@ -88,6 +93,17 @@ def _measure_column(measure: Measure, available: Mapping[str, Column]) -> Column
     return Column(measure.name, base.kind, True, title, base.classification, base.personal, scale=base.scale)
 
 
+def _group_column(name: str, found: Sequence[Column], problems: Problems) -> Column:
+    """A group_by column: its values come from every source, so it is as guarded as the most guarded of them."""
+    first = found[0]
+    if len({(column.kind, column.scale) for column in found}) > 1:
+        kinds = ", ".join(str(column.kind) for column in found)
+        problems.add("group_by", f"'{name}' is not of one kind in all sources: {kinds}")
+    classification = max((column.classification for column in found), key=CLASSES.index)
+    personal = any(column.personal for column in found)
+    return Column(name, first.kind, True, first.title, classification, personal, scale=first.scale)
+
+
 def _aggregate_columns(view: View, columns: Mapping[str, tuple[Column, ...]]) -> tuple[Column, ...]:
     problems = Problems(f"view '{view.name}'")
     available = {over.name: _over_columns(over, columns) for over in view.over}
@@ -106,11 +122,8 @@ def _aggregate_columns(view: View, columns: Mapping[str, tuple[Column, ...]]) ->
                 f"has no field '{name}'. {names.nearest(name, available.get(measure.over, {}))}",
             )
     problems.raise_if_any()
-    first = available[view.over[0].name]
-    groups = [
-        Column(name, first[name].kind, True, first[name].title, first[name].classification, first[name].personal)
-        for name in view.key
-    ]
+    groups = [_group_column(name, [available[over.name][name] for over in view.over], problems) for name in view.key]
+    problems.raise_if_any()
     return (*groups, *(_measure_column(measure, available[measure.over]) for measure in view.measures))
 
 

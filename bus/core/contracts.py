@@ -158,6 +158,8 @@ def _field(doc: Any) -> FieldContract:
 
 
 def _check_key(key: tuple[str, ...], fields: Mapping[str, FieldContract]) -> None:
+    if len(set(key)) < len(key):
+        raise InvalidSchema(why=f"bus.key names a field more than once: {', '.join(key)}.")
     for name in key:
         field = fields.get(name)
         if field is None:
