@@ -16,7 +16,8 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from bus.core.columns import Column, columns_of
+from bus.contracts.store import insert_new
+from bus.core.columns import Column, columns_of, scale_of
 from bus.core.conditions import Condition, check
 from bus.core.contracts import Contract, Kind
 from bus.core.declarations import parse_view
@@ -83,25 +84,30 @@ class Declarations:
         self._lock = threading.Lock()
         self._cached: tuple[int, dict[str, View]] | None = None
         create_tables(engine, _METADATA)
+        with translated_errors(), write(engine) as connection:
+            first = insert_new(connection, _REVISION).values(id=1, revision=0)
+            connection.execute(first.on_conflict_do_nothing())
 
     def apply(self, doc: Mapping[str, Any], contracts: Mapping[str, Contract]) -> Applied:
         """Declares the view, or changes it. Raises `InvalidDeclaration` naming every problem found."""
         view = parse_view(doc)
         text = json.dumps(doc, ensure_ascii=False, default=str)  # in the declared order: readers see columns so
         with translated_errors(), write(self._engine) as connection:
+            _raise_revision(connection)
             views = _read(connection)
             _refuse_broken(views, {**views, view.name: view}, contracts, view)
             old = connection.scalar(sa.select(_VIEW.c.document).where(_VIEW.c.name == view.name))
             if old == text:
+                connection.rollback()
                 return Applied(view, changed=False)
             connection.execute(sa.delete(_VIEW).where(_VIEW.c.name == view.name))
             connection.execute(sa.insert(_VIEW).values(name=view.name, document=text))
-            _raise_revision(connection)
         return Applied(view, changed=True)
 
     def drop(self, name: str) -> None:
         """Takes the view back. Raises `UnknownView`, and `InvalidDeclaration` while an aggregate reads it."""
         with translated_errors(), write(self._engine) as connection:
+            _raise_revision(connection)
             views = _read(connection)
             if name not in views:
                 raise UnknownView(view=name)
@@ -109,7 +115,6 @@ class Declarations:
             if readers:
                 raise InvalidDeclaration(f"view '{name}' is read by {', '.join(readers)}: drop these first.")
             connection.execute(sa.delete(_VIEW).where(_VIEW.c.name == name))
-            _raise_revision(connection)
 
     def get(self, name: str) -> View:
         """The view of that name. Raises `UnknownView`."""
@@ -141,9 +146,8 @@ def _revision(connection: Connection) -> int:
 
 
 def _raise_revision(connection: Connection) -> None:
-    raised = connection.execute(sa.update(_REVISION).values(revision=_REVISION.c.revision + 1))
-    if raised.rowcount == 0:
-        connection.execute(sa.insert(_REVISION).values(id=1, revision=1))
+    """First in every change: its row lock lets one change at a time decide on what it then reads."""
+    connection.execute(sa.update(_REVISION).values(revision=_REVISION.c.revision + 1))
 
 
 def _read(connection: Connection) -> dict[str, View]:
@@ -199,11 +203,14 @@ def _key_problems(shape: Shape) -> list[str]:
         for name in shape.view.key
         if shape.kinds[name] in _NO_KEY
     ]
+    columns = {column.name: column for column in shape.columns}
     for source, contract in zip(shape.view.sources, shape.contracts, strict=True):
         for name, own in zip(shape.view.key, source.key, strict=True):
             field = contract.field(own)
             if field is not None and field.kind is not shape.kinds[name]:
                 problems.append(f"sources.{source.name}.key: '{own}' is {field.kind}, '{name}' is {shape.kinds[name]}")
+            elif field is not None and scale_of(field) != columns[name].scale:
+                problems.append(f"sources.{source.name}.key: '{own}' has another scale than '{name}'")
         for own in source.rank:
             field = contract.field(own)
             if field is not None and field.kind in (Kind.BYTES, Kind.NESTED):
