@@ -109,6 +109,7 @@ def _mapped(old: Mapping[str, Any], new: Mapping[str, Any], path: str) -> Iterat
     if old.get("type") == new.get("type") == "record":
         fields = {field["name"]: field for field in old.get("fields", ())}
         for field in new.get("fields", ()):
+            yield from _renamed(field, fields, path)
             before = fields.get(field["name"])
             if before is not None:
                 place = f"{path}.{field['name']}" if path else str(field["name"])
@@ -116,6 +117,14 @@ def _mapped(old: Mapping[str, Any], new: Mapping[str, Any], path: str) -> Iterat
     for inner in ("items", "values"):
         if inner in old and inner in new:
             yield from _types(old[inner], new[inner], f"{path}[]")
+
+
+def _renamed(field: Mapping[str, Any], before: Mapping[str, Any], path: str) -> Iterator[str]:
+    """Avro would read the old events through an alias; whoever reads by name would find nothing in them."""
+    for alias in field.get("aliases", ()):
+        if alias in before and field["name"] not in before:
+            place = f"{path}.{alias}" if path else alias
+            yield f"field '{place}': may not become '{field['name']}' by an alias. Keep it and add the other"
 
 
 def _different(old: Any, new: Any, path: str) -> Iterator[str]:

@@ -166,10 +166,12 @@ class Registry:
             current = store.revision(connection)
             if current == self._known.revision:
                 return self._known
-            with self._lock:
-                # The revision was read first, so what is read now is at least as new; the next call notices more.
-                self._known = _load(connection, current, self._known)
-            return self._known
+            # The revision was read first, so what is read now is at least as new; the next call notices more.
+            loaded = _load(connection, current, self._known)
+        with self._lock:
+            if loaded.revision > self._known.revision:  # a slower thread never takes back what a faster one read
+                self._known = loaded
+            return loaded
 
 
 def _load(connection: Connection, revision: int, known: _Snapshot) -> _Snapshot:

@@ -8,7 +8,7 @@ from typing import Final
 from bus.errors import ContractViolation
 
 PREFIX: Final = struct.Struct(">bI")
-MAX_EVENT_BYTES: Final = 1_048_576 - 4_096  # key and value: the broker's 1 MiB, less the batch's own frame and the headers
+MAX_EVENT_BYTES: Final = 1_048_576 - 4_096  # key and value: the broker's 1 MiB, less the batch's frame and headers
 
 
 def prefix(schema_id: int) -> bytes:

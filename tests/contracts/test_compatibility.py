@@ -69,6 +69,15 @@ def test_a_new_field_needs_a_default() -> None:
     assert check_compatible(old, contract_of(field("f", "int"), field("g", "int", default=0))) == []
 
 
+def test_a_field_is_not_renamed_by_an_alias() -> None:
+    """Old events would lose the value without a word: the bus reads fields by their names."""
+    old = contract_of(field("f", ["null", "string"], default=None))
+    renamed = contract_of({**field("g", ["null", "string"], default=None), "aliases": ["f"]})
+    assert any("'f'" in problem and "'g'" in problem for problem in check_compatible(old, renamed))
+    beside = contract_of(*(field(name, ["null", "string"], default=None) for name in ("f", "g")))
+    assert check_compatible(old, beside) == []
+
+
 def test_the_key_stays() -> None:
     """Another key would make other records of the same events; Avro has no opinion on it."""
     old = contract_of(field("id", "string"), field("other", "string"))

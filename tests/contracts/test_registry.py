@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -111,6 +112,32 @@ def test_registrations_at_once(registry: Registry) -> None:
     assert sorted(each.version for each in made) == list(range(1, 17))
     assert len({each.id for each in made}) == 16
     assert all(registry.schema(each.id)["doc"] for each in made)
+
+
+def test_a_slow_reader_takes_nothing_back(
+    registry: Registry, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one thread has read of a new revision is not replaced by what a slower one read before it."""
+    registry.register(FIRST)
+    read, go_on = threading.Event(), threading.Event()
+    revision = store.revision
+
+    def slow(connection: sa.Connection) -> int:
+        found = revision(connection)
+        if not read.is_set():
+            read.set()
+            assert go_on.wait(30)
+        return found
+
+    monkeypatch.setattr(store, "revision", slow)
+    with ThreadPoolExecutor(1) as pool:
+        slower = pool.submit(registry.versions, SUBJECT)
+        assert read.wait(30)
+        Registry(engine).register(SECOND)
+        assert registry.versions(SUBJECT) == [1, 2]
+        go_on.set()
+        slower.result()
+    assert registry._known.revision == 2
 
 
 def test_what_is_not_there(registry: Registry) -> None:
