@@ -183,3 +183,23 @@ def test_the_reference_needs_no_other_host(world: World) -> None:
     assert "/v1/views/{view}" in text
     assert "https://" not in text
     assert "<script" not in text
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"view": "<img src=x>", "left": "tax", "right": "food"},
+        {"view": "food_business", "left": "nobody", "right": "public", "left_purpose": "<script>alert(1)</script>"},
+        {"view": "food_business", "left": "<b>", "right": "food", "right_purpose": "inspection_planning"},
+        {"view": "food_business", "left": "tax", "left_purpose": "levy", "right": "tax", "q": "ward=<script>"},
+        {"view": "food_business", "left": "tax", "left_purpose": "levy", "right": "tax", "q": "&&&=%zz"},
+        {"view": "ward_hygiene", "left": "tax", "left_purpose": "open_data", "right": "x" * 63, "lang": "//evil"},
+    ],
+)
+@pytest.mark.parametrize("lang", ["zh", "en"])
+def test_every_error_has_its_page(world: World, asked: dict[str, str], lang: str) -> None:
+    """Whatever is asked as whomever, the portal says why not, and shows it as text (A24)."""
+    answer = httpx2.get(f"{world.url}/ask", params={"lang": lang, **asked}, timeout=30)
+    assert answer.status_code == 200, answer.text
+    assert "<script>alert" not in answer.text
+    assert "<img src=x" not in answer.text
