@@ -11,7 +11,7 @@ from typing import Final, Literal
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from bus.contracts.quarantine import quarantine_table
+from bus.contracts.quarantine import Kept, quarantine_table, recent
 from bus.infra.database import create_tables, translated_errors
 
 State = Literal["building", "live", "stopped"]
@@ -140,6 +140,11 @@ class ViewStore:
             if not self._is_there(connection):
                 return 0
             return connection.scalar(sa.select(sa.func.count()).select_from(QUARANTINE)) or 0
+
+    def set_aside(self, limit: int = 100) -> list[Kept]:
+        """The newest events set aside in the views database, newest first."""
+        with translated_errors(), self._engine.connect() as connection:
+            return recent(connection, QUARANTINE, limit) if self._is_there(connection) else []
 
     def _is_there(self, connection: Connection) -> bool:
         """Whether the fixed tables were made: a reader may start before the first worker."""

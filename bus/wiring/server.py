@@ -19,7 +19,7 @@ from bus.access.opa import OpaClient
 from bus.access.store import GrantStore
 from bus.audit.log import AuditLog
 from bus.contracts.directory import Directory
-from bus.contracts.quarantine import Kept, recent
+from bus.contracts.quarantine import Kept
 from bus.contracts.refusals import Refusals
 from bus.contracts.registry import Registry
 from bus.errors import SetupError
@@ -35,7 +35,7 @@ from bus.sharing.query import QueryDoor
 from bus.sharing.readers import open_reader
 from bus.sharing.watch import Watch
 from bus.views.catalogue import Declarations
-from bus.views.store import QUARANTINE, ViewStore
+from bus.views.store import ViewStore
 from bus.web import admin, registry, status
 from bus.web.app import create_app
 from bus.web.parts import Parts
@@ -70,8 +70,7 @@ def make_parts(settings: Settings) -> Parts:
         raise SetupError("serve needs BUS_KAFKA and BUS_OPA; `bus up` and `make demo` start all of it.")
     secrets = Secrets(settings.home)
     governance = open_database(settings.database, "governance")
-    views_engine = open_database(settings.database, "views", durable=False)
-    views = ViewStore(views_engine)
+    views = ViewStore(open_database(settings.database, "views", read_only=True))
     registry_store, directory, declarations = Registry(governance), Directory(governance), Declarations(governance)
     grants, refusals = GrantStore(governance), Refusals(governance)
     # a disclosure that cannot be recorded soon is refused soon, whoever else holds the database
@@ -84,8 +83,7 @@ def make_parts(settings: Settings) -> Parts:
     broker.prepare()
 
     def refused(limit: int) -> list[Kept]:
-        with views_engine.connect() as connection_:
-            both = [*refusals.recent(limit), *recent(connection_, QUARANTINE, limit)]
+        both = [*refusals.recent(limit), *views.set_aside(limit)]
         return sorted(both, key=lambda kept: kept.at_ms, reverse=True)[:limit]
 
     return Parts(
