@@ -137,13 +137,16 @@ class PolicyEngine:
         raise PolicyUnavailable()
 
     async def _canary_or_log(self) -> None:
+        """Takes at most the time until the next one: a busy machine shall not close the doors, an engine that is
+        gone does, since a good canary counts from its first question."""
         try:
-            async with asyncio.timeout(self._limits.budget):
+            async with asyncio.timeout(max(self._limits.budget, self._limits.canary_every)):
                 await self._canary()
         except (TimeoutError, BusError) as error:
             log.warning("The canary decision failed: %s", type(error).__name__)
 
     async def _canary(self) -> None:
+        asked = self._monotonic()
         good, revision = await self._opa.canary()
         rows = await self._opa.rows(_CANARY_FACTS, _CANARY_KINDS)
         if not good or rows != _CANARY_FILTER:
@@ -151,7 +154,7 @@ class PolicyEngine:
             raise PolicyError()
         self.revision = revision
         self._newest = max(self._newest, revision or 0)
-        self._last_good = self._monotonic()
+        self._last_good = asked
         self._failures = 0
         self._silent_since = _last_heard(await self._opa.status())
 
