@@ -136,6 +136,11 @@ class Publisher:
         with self._lock:
             producer, self._producer = self._producer, None
         if producer is not None:
+            try:
+                producer.flush(timeout=self._timeout_s)
+            except kafka.errors.KafkaError:
+                # `publish` has told what Kafka never took; close() alone would raise and leave its thread running
+                producer._sender.force_close()  # noqa: SLF001
             producer.close(timeout=self._timeout_s)
 
     def __enter__(self) -> Self:

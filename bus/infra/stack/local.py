@@ -133,6 +133,8 @@ class LocalStack:
             "kafka": f"{LOOPBACK}:{listening['kafka']}" if "kafka" in listening else None,
             "opa": f"http://{LOOPBACK}:{listening['opa']}" if "opa" in listening else None,
         }
+        # a program may wait for another program too: the worker's password is set by serve
+        listening |= {program.name: web_port for program in self._programs if program.listens}
         words = {"home": str(self.home), "web_port": str(web_port), "web": web} | addresses
         parts += [_program_part(program, words, listening, web_port) for program in self._programs]
         return Plan(str(self.home), tuple(parts), web, addresses["kafka"], addresses["opa"])
