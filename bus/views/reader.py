@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError, UnsupportedCodecError
 
 from bus.contracts.registry import SchemaSource
 from bus.core.contracts import Contract
@@ -25,6 +25,7 @@ from bus.views.trial import deadly
 
 log = structlog.get_logger(__name__)
 _IDLE_MS = 200
+_UNREADABLE = (UnicodeDecodeError, UnsupportedCodecError)  # a header's name; a batch's compression
 _LOST_S = 5.0  # a round that nobody has taken after this long never reached the building agent
 _REGISTRY_PAUSE_S = 1.0
 
@@ -64,6 +65,7 @@ class Reader:
         self._changed = True
         self.views: dict[str, Held] = {}
         self.out_of_range: set[Place] = set()
+        self.unreadable: dict[Place, str] = {}
 
     def changed(self) -> None:
         """Views were added or removed, or a round was lost: start again from their positions."""
@@ -198,6 +200,13 @@ class Reader:
         except OffsetOutOfRangeError as error:
             self._lost(error)
             return []
+        except _UNREADABLE as error:
+            place = (partition.topic, partition.partition)
+            self.unreadable[place] = (
+                f"{place[0]}/{place[1]} has an event, at offset {self._next[place]} or after it, that the consumer "
+                f"cannot read: {type(error).__name__}: {error}"
+            )
+            return []
         return list(found.get(partition, ()))
 
     async def _any(self) -> dict[Place, list[Any]]:
@@ -212,6 +221,11 @@ class Reader:
         except OffsetOutOfRangeError as error:
             self._lost(error)
             return {}
+        except _UNREADABLE:  # of which partition it does not say
+            one_by_one = [
+                ((place.topic, place.partition), self._guarded(place, timeout_ms=_IDLE_MS, most=1)) for place in waiting
+            ]
+            return {place: await records for place, records in one_by_one}
         return {(place.topic, place.partition): list(records) for place, records in found.items()}
 
     def _lost(self, error: OffsetOutOfRangeError) -> None:

@@ -27,16 +27,26 @@ def wait(
     for name in names:
         if name not in shapes:
             raise UnknownView(view=name)
-    needed = dict.fromkeys(base for name in names for base in (*shapes[name].view.reads, name))
-    views = [shapes[name] for name in needed]
+    views = _with_what_they_read(names, shapes)
     topics = {contract.topic for shape in views for contract in shape.contracts}
     ends = end_offsets(topics)
     deadline = time.monotonic() + timeout_s
     entities = [shape for shape in views if shape.contracts]
     _until(deadline, entities, lambda shape: _applied(store, shape, ends))
-    seqs = {name: state.seq for name, state in store.states(count=False).items()}
-    aggregates = [shape for shape in views if not shape.contracts]
-    _until(deadline, aggregates, lambda shape: _computed(store, shape, seqs))
+    for aggregate in (shape for shape in views if not shape.contracts):
+        seqs = {name: state.seq for name, state in store.states(count=False).items()}
+        _until(deadline, [aggregate], lambda shape, seqs=seqs: _computed(store, shape, seqs))  # type: ignore[misc]
+
+
+def _with_what_they_read(names: Sequence[str], shapes: Mapping[str, Shape]) -> list[Shape]:
+    """The views, and all that they are computed from, in the order of ``shapes``: aggregates after what they read."""
+    needed, waiting = set[str](), list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in needed:
+            needed.add(name)
+            waiting += shapes[name].view.reads
+    return [shape for name, shape in shapes.items() if name in needed]
 
 
 def _until(deadline: float, shapes: Sequence[Shape], ready: Callable[[Shape], bool]) -> None:

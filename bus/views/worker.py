@@ -17,13 +17,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
-import faust
 import structlog
 from sqlalchemy.engine import Engine
 
 from bus.contracts.registry import SchemaSource
 from bus.errors import DatabaseUnavailable, Fenced, Unavailable
 from bus.infra.kafka import KafkaConnection
+from bus.views.application import application
 from bus.views.batches import Batch
 from bus.views.builder import CrashPoint, Outcome, no_crash
 from bus.views.catalogue import Declarations
@@ -33,7 +33,6 @@ from bus.views.roster import Held, Roster, hole
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
-CONTROL: Final = "bus.control"
 STALLED_S: Final = 60.0
 _STOP_S: Final = 2.0
 
@@ -85,7 +84,7 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
         self._stopping, self._nudge = stopping, asyncio.Event()
-        app = self._application()
+        app, self._rounds = application(self.id, self._kafka, self._build, self._nudge.set)
         starting = asyncio.create_task(app.start())
         keeping = asyncio.create_task(self._keep())
         stop = asyncio.create_task(stopping.wait())
@@ -96,40 +95,6 @@ class Worker:
         await self._stop(app, keeping, starting)
         if starting.done() and not starting.cancelled() and (error := starting.exception()) is not None:
             raise error
-
-    def _application(self) -> Any:
-        """The Faust application: two agents; no tables, no web server, no topics of its own."""
-        app = faust.App(
-            self.id,
-            broker=f"kafka://{self._kafka.bootstrap.replace(',', ';')}",
-            broker_credentials=faust.SASLCredentials(
-                username=self._kafka.username,
-                password=self._kafka.password,
-                mechanism="SCRAM-SHA-512",
-                ssl_context=self._kafka.ssl_context(),
-            ),
-            web_enabled=False,
-            topic_disable_leader=True,
-            topic_allow_declare=False,
-            stream_wait_empty=False,
-            consumer_auto_offset_reset="latest",
-            key_serializer="raw",
-            value_serializer="raw",
-            store="memory://",
-        )
-        self._rounds = app.channel(maxsize=2)
-
-        async def build(rounds: Any) -> None:
-            async for following in rounds:
-                await self._build(following)
-
-        async def listen(messages: Any) -> None:
-            async for _ in messages:
-                self._nudge.set()
-
-        app.agent(self._rounds, name="build")(build)
-        app.agent(app.topic(CONTROL, value_serializer="raw", key_serializer="raw"), name="control")(listen)
-        return app
 
     async def _stop(self, app: Any, keeping: asyncio.Task[None], starting: asyncio.Task[Any]) -> None:
         tasks = [keeping, *self._readers.values()]
@@ -209,8 +174,15 @@ class Worker:
         await self._rounds.put(following)
 
     async def _look_at_holes(self) -> None:
-        """A partition whose offsets are gone stops the views that need them; it is never skipped."""
+        """A partition whose offsets are gone or that the consumer cannot read stops the views that need it; it is never
+        skipped, and holds up no others."""
         for reader in list(self._readers):
+            while reader.unreadable:
+                place, why = reader.unreadable.popitem()
+                for held in list(reader.views.values()):
+                    if place in held.positions:
+                        await self._stop_view(held, why)
+                reader.changed()
             for place in list(reader.out_of_range):
                 reader.out_of_range.discard(place)
                 for held in list(reader.views.values()):

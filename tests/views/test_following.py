@@ -95,3 +95,47 @@ def test_transactions_are_read_when_they_are_committed(bus: Bus) -> None:
     assert (state.applied, state.rows, state.lag) == (2, 1, 0)
     assert bus.store.freshness("food_business")["licence"] < 60
     bus.check()
+
+
+class Latin(str):
+    """A header's name that is sent in another encoding."""
+
+    def encode(self, *_: Any) -> bytes:
+        return b"gr\xf6sse"
+
+
+def test_an_unreadable_topic_stops_its_views_only(bus: Bus) -> None:
+    """A header whose name is not UTF-8 cannot be read by any client of ours: the views of that topic stop and say
+    where, nothing is skipped, and the views of other topics go on."""
+    bus.publish(Event(bus.licence, 0, 0, licence("a", "alpha", 1.0)))
+    bus.publish(Event(bus.inspection, 0, 0, inspection(2, 1)))
+    bus.worker()
+    bus.wait("food_business", "inspections")
+    message = bus.topics.log(bus.licence, 0)[0]
+    message.headers = [*message.headers, (Latin("x"), b"1")]
+    bus.send_raw(bus.licence, 0, message)
+    bus.flush()
+    eventually(lambda: bus.store.states()["food_business"].state == "stopped", what="the stop")
+    assert "/0 has an event, at offset 1" in bus.store.states()["food_business"].reason
+    assert bus.store.states()["inspections"].state == "live"
+    bus.publish(Event(bus.inspection, 0, 0, inspection(4, 1)))
+    bus.wait("inspections")
+    assert bus.dump("inspections") == bus.expected("inspections")
+    assert {p.next_offset for p in bus.store.positions("food_business") if p.topic == f"dept.{bus.licence}"} == {0, 1}
+
+
+def test_waiting_for_an_aggregate_of_an_aggregate(bus: Bus) -> None:
+    """Everything below it is waited for, level by level."""
+    total = {"view": "a_total", "owner": "food", "kind": "aggregate", "over": {"r": {"view": "by_result"}}}
+    total |= {"group_by": ["businesses"], "measures": {"all": {"sum": "r.inspections"}}}
+    bus.declarations.apply(total, bus.registry.contracts())
+    bus.worker()
+    bus.wait()
+    for number in range(1, 4):
+        bus.publish(Event(bus.inspection, number % 2, 0, inspection(number, 1)))
+        bus.wait("a_total")
+        contracts = bus.registry.contracts()
+        rows = {n: fold(bus.shapes[n].view, contracts, bus.topics.events) for n in ("food_business", "inspections")}
+        rows["by_result"] = fold_aggregate(bus.shapes["by_result"], bus.shapes, rows)
+        shape = bus.shapes["a_total"]
+        assert bus.dump("a_total") == dump_rows(shape.columns, fold_aggregate(shape, bus.shapes, rows))
