@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 
@@ -30,7 +30,7 @@ class Disclosure:
 
     def body(self) -> dict[str, Any]:
         """The entry's body; lists sorted where order says nothing."""
-        return {**asdict(self), "columns": list(self.columns), "masked": sorted(self.masked)}
+        return {**_members(self), "columns": list(self.columns), "masked": sorted(self.masked)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ class Closing:
 
     def body(self) -> dict[str, Any]:
         """The entry's body."""
-        return asdict(self)
+        return _members(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,4 +64,9 @@ class Refusal:
 
     def body(self) -> dict[str, Any]:
         """The entry's body; a purpose from outside is cut."""
-        return {**asdict(self), "purpose": None if self.purpose is None else self.purpose[:63]}
+        return {**_members(self), "purpose": None if self.purpose is None else self.purpose[:63]}
+
+
+def _members(entry: Any) -> dict[str, Any]:
+    """The entry's members as they are: `asdict` would copy every list in depth, at a third of a question's time."""
+    return {item.name: getattr(entry, item.name) for item in fields(entry)}
