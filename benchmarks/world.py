@@ -273,5 +273,5 @@ def _await_answer(url: str, process: subprocess.Popen[bytes]) -> None:
             if httpx2.get(url, timeout=5).status_code < 500:
                 return
         if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"{' '.join(process.args[:4])} does not serve")  # type: ignore[index]
+            raise RuntimeError(f"{process.args!r} does not serve")
         time.sleep(0.05)

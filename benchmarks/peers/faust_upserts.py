@@ -58,7 +58,7 @@ def main() -> None:
         begun, count, newest = 0.0, 0, {}
         async for event in stream.events():
             begun = begun or time.perf_counter()
-            row = fastavro.schemaless_reader(io.BytesIO(event.value[5:]), schema)
+            row: Any = fastavro.schemaless_reader(io.BytesIO(event.value[5:]), schema)
             row |= {"event_partition": event.message.partition, "event_offset": event.message.offset}
             cursor.execute(UPSERT, row)
             newest[row["licence_term_id"]] = row["ward"]
