@@ -40,7 +40,7 @@ from bus.web import admin, registry, status
 from bus.web.app import create_app
 from bus.web.parts import Parts
 from bus.wiring.site import ISSUER_KEY, connection
-from bus.wiring.viewing import current_shapes
+from bus.wiring.viewing import CurrentShapes
 
 BUNDLE_KEY: Final = "bundle"
 AUDIT_WAIT_S: Final = 0.2
@@ -75,7 +75,7 @@ def make_parts(settings: Settings) -> Parts:
     grants, refusals = GrantStore(governance), Refusals(governance)
     # a disclosure that cannot be recorded soon is refused soon, whoever else holds the database
     audit = AuditLog(open_database(settings.database, "governance", wait_s=AUDIT_WAIT_S))
-    current = current_shapes(declarations, registry_store)
+    current = CurrentShapes(declarations, registry_store)
     opa_token = settings.opa_token.get_secret_value() if settings.opa_token else secrets.token("opa")
     decider = Decider(PolicyEngine(OpaClient(settings.opa, opa_token)), grants, directory)
     bus_connection = connection(settings, settings.kafka, settings.kafka_username)
@@ -115,7 +115,7 @@ def make_parts(settings: Settings) -> Parts:
             declarations=declarations,
             grants=grants,
             broker=broker,
-            announce=_announcer(bus_connection),
+            announce=_announcer(bus_connection, current.forget),
         ),
         refusals=refusals,
         refused=refused,
@@ -154,9 +154,9 @@ def _rules(settings: Settings, grants: GrantStore) -> Callable[[], tuple[bytes, 
     return bundle
 
 
-def _announcer(bus_connection: KafkaConnection) -> Callable[[str], None]:
-    """Tells running workers on the control topic that something changed. A message that cannot be sent is
-    no loss: workers look at the revisions every second as well."""
+def _announcer(bus_connection: KafkaConnection, forget: Callable[[], None]) -> Callable[[str], None]:
+    """Tells this process and running workers (on the control topic) that something changed. A message that cannot
+    be sent is no loss: workers look at the revisions every second as well."""
     from kafka import KafkaProducer
     from kafka.errors import KafkaError
 
@@ -165,6 +165,7 @@ def _announcer(bus_connection: KafkaConnection) -> Callable[[str], None]:
 
     def announce(what: str) -> None:
         nonlocal producer
+        forget()
         with lock:
             try:
                 producer = producer or KafkaProducer(**bus_connection.kafka_python(), bootstrap_timeout_ms=5_000)

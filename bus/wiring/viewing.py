@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -19,25 +20,41 @@ from bus.views.tables import live_rows, row_table
 from bus.views.waiting import wait
 from bus.wiring.site import Site
 
+KEPT_S: Final = 0.25
 
-def current_shapes(declarations: Declarations, registry_: Registry) -> Callable[[], Mapping[str, Shape]]:
-    """The shapes as declared now, computed again only when a declaration or a contract changed."""
-    known: tuple[tuple[int, int], Mapping[str, Shape]] = ((-1, -1), {})
 
-    def current() -> Mapping[str, Shape]:
-        nonlocal known
-        revision = (declarations.revision(), registry_.revision())
-        if known[0] != revision:
-            known = (revision, shapes(declarations, registry_.contracts()))
-        return known[1]
+class CurrentShapes:
+    """The shapes as declared now, computed again only when a declaration or a contract changed.
 
-    return current
+    Whether one did is asked at most every quarter of a second, as the state of views is, and at once after `forget`:
+    a process that changes something itself sees it in its next question. ``clock``: monotonic seconds.
+    """
+
+    def __init__(
+        self, declarations: Declarations, registry: Registry, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._declarations, self._registry, self._clock = declarations, registry, clock
+        self._known: tuple[tuple[int, int], Mapping[str, Shape]] = ((-1, -1), {})
+        self._asked: float | None = None
+
+    def __call__(self) -> Mapping[str, Shape]:
+        asked, now = self._asked, self._clock()
+        if asked is None or now - asked > KEPT_S:
+            revision = (self._declarations.revision(), self._registry.revision())
+            if self._known[0] != revision:
+                self._known = (revision, shapes(self._declarations, self._registry.contracts()))
+            self._asked = now
+        return self._known[1]
+
+    def forget(self) -> None:
+        """Makes the next call ask."""
+        self._asked = None
 
 
 def wait_for_views(site: Site, names: tuple[str, ...], timeout_s: float) -> None:
     """Returns when the views have applied everything published before the call."""
     governance = open_database(site.settings.database, "governance")
-    known = current_shapes(Declarations(governance), Registry(governance))()
+    known = CurrentShapes(Declarations(governance), Registry(governance))()
     views = ViewStore(open_database(site.settings.database, "views", durable=False))
     with Admin(site.connection(site.settings.kafka_username)) as kafka_admin:
         wait(views, known, kafka_admin.end_offsets, names or tuple(known), timeout_s)
@@ -47,7 +64,7 @@ def verify_view(site: Site, name: str) -> Verification:
     """Recomputes a view from its topics and compares it with its table, while everything runs."""
     governance = open_database(site.settings.database, "governance")
     registry = Registry(governance)
-    known = current_shapes(Declarations(governance), registry)()
+    known = CurrentShapes(Declarations(governance), registry)()
     if name not in known:
         raise UnknownView(view=name)
     views = open_database(site.settings.database, "views", read_only=True)
