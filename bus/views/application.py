@@ -12,12 +12,19 @@ from bus.infra.kafka import KafkaConnection
 CONTROL: Final = "bus.control"
 
 
+class _App(faust.App):  # type: ignore[misc]
+    """Without the folders that Faust makes for tables in the working directory: there are no tables."""
+
+    def _create_directories(self) -> None:
+        pass
+
+
 def application(
     name: str, kafka: KafkaConnection, build: Callable[[Any], Awaitable[None]], nudge: Callable[[], None]
 ) -> tuple[Any, Any]:
     """The application and its bounded channel. ``build`` is awaited with whatever is put there, one after the other,
     and must not raise; ``nudge`` is called for each event of the control topic."""
-    app = faust.App(
+    app = _App(
         name,
         broker=f"kafka://{kafka.bootstrap.replace(',', ';')}",
         broker_credentials=faust.SASLCredentials(
