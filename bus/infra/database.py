@@ -81,9 +81,7 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def postgresql_options(
-    name: Name, *, durable: bool, read_only: bool, wait_s: float = POSTGRESQL_WAIT_S
-) -> str:
+def postgresql_options(name: Name, *, durable: bool, read_only: bool, wait_s: float = POSTGRESQL_WAIT_S) -> str:
     """Session settings, as libpq's ``options``: the schema, UTC, and what a lost commit would cost."""
     settings = {
         "search_path": name,
