@@ -7,6 +7,7 @@ import json
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
@@ -60,8 +61,7 @@ def test_an_event_that_kills_its_reader(
     everything around it is applied."""
     dice = random.Random(12)
     bus = make_bus(sqlite_url)
-    publish_many(bus, 300, dice)
-    bus.flush()
+    publish_many(bus, 30, dice)
     schema_id = force_recursive_schema(bus)
     bombs = 3 if full_length else 1
     places = []
@@ -69,26 +69,28 @@ def test_an_event_that_kills_its_reader(
         places.append(len(bus.topics.log(bus.licence, 0)) + len(places))
         bus.send_raw(bus.licence, 0, bomb(bus, schema_id))
     bus.flush()
-    deaths, begun = 0, time.monotonic()
-    worker = bus.worker()
-    while bus.store.quarantined() < bombs:
-        if worker.poll() is not None:
-            deaths += 1
-            assert worker.returncode < 0
-            worker = bus.worker()
-        assert time.monotonic() < begun + 120
-    recovery_s = time.monotonic() - begun
+    bus.worker()
+    recovery_s = seconds_until(lambda: _restarted(bus, bombs), timeout_s=120, what="the quarantine")
+    deaths = len(bus.processes) - 1
     bus.wait()
     wrong = sum(bus.dump(name) != bus.expected(name) for name, shape in bus.shapes.items() if shape.contracts)
     with bus.engine.connect() as connection:
         kept = connection.execute(sa.select(QUARANTINE.c.partition, QUARANTINE.c.offset)).all()
     assert sorted(tuple(row) for row in kept) == [(0, place) for place in places]
-    assert worker.poll() is None
+    assert bus.processes[-1].poll() is None
     figures.record(
         "F12 event that kills its decoder", times=bombs, wrong=wrong, recovery_s=recovery_s, note=f"{deaths} deaths"
     )
     assert deaths <= 2 * bombs
     assert deaths > 0, "the event was not deadly, so this shows nothing"
+
+
+def _restarted(bus: Bus, bombs: int) -> bool:
+    """Starts a worker again that was killed; whether all is set aside."""
+    if bus.processes[-1].poll() is not None:
+        assert bus.processes[-1].returncode < 0
+        bus.worker()
+    return bus.store.quarantined() >= bombs
 
 
 def test_a_schema_that_nobody_can_look_up(
@@ -143,7 +145,7 @@ def waiting_events(bus: Bus, dice: random.Random) -> int:
     while count < 50:
         event = random_event(bus, dice)
         if event.entity == bus.licence and event.record is not None:
-            bus.publish(event)
+            bus.publish(replace(event, record={**event.record, "note": None}))
             count += 1
     return count
 
