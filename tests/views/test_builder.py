@@ -24,6 +24,8 @@ from bus.views.catalogue import Shape, shape_of
 from bus.views.generation import prepare
 from bus.views.lease import Leases
 from bus.views.store import QUARANTINE, ViewStore
+from bus.views.store import VIEW as VIEWS
+from bus.views.tables import layout, row_table
 from bus.views.verify import Event, dump, dump_rows, fold, fold_aggregate
 
 REGISTRY = FixedRegistry(LICENCE, INSPECTION)
@@ -85,16 +87,26 @@ class World:
         self.engine, self.store, self.shapes = engine, ViewStore(engine), shapes()
         self.leases = Leases(engine, "w", 5.0)
         self.epochs: dict[str, int] = {}
+        self.made: dict[str, Builder] = {}
 
     def builders(self) -> dict[str, Builder]:
         """Builders on empty tables: what an earlier example left is forgotten."""
+        if not self.made:
+            self.made = {name: self.builder(name) for name, shape in self.shapes.items() if shape.contracts}
+            self.epochs["by_result"] = self.leases.acquire("by_result") or 0
+            prepare(self.engine, self.shapes["by_result"], self.epochs["by_result"])
+            return self.made
         with self.engine.begin() as connection:
-            for table in ("view", "position", "quarantine"):
-                connection.execute(sa.delete(sa.table(table)))
-            for name in sa.inspect(connection).get_table_names():
-                if name.startswith(("v_", "r_")):
-                    sa.Table(name, sa.MetaData()).drop(connection)
-        return {name: self.builder(name) for name, shape in self.shapes.items() if shape.contracts}
+            for name in ("position", "quarantine", *self.tables()):
+                connection.execute(sa.delete(sa.table(name)))
+            zero = dict.fromkeys(("seq", "applied", "stale_dropped", "null_key", "quarantined"), 0)
+            connection.execute(sa.update(VIEWS).values(**zero, state="building", bases="{}"))
+        return self.made
+
+    def tables(self) -> list[str]:
+        """The tables of all views."""
+        every = [table.name for name in self.made for table in layout(self.shapes[name]).tables]
+        return [*every, row_table(self.shapes["by_result"]).name]
 
     def builder(self, name: str) -> Builder:
         epoch = self.leases.acquire(name)
@@ -157,10 +169,7 @@ class ViewContract:
         for event in drawn:
             topics.append(event)
         feed(world.builders(), topics, random.Random(1))
-        epoch = world.leases.acquire("by_result")
-        assert epoch is not None
-        prepare(world.engine, world.shapes["by_result"], epoch)
-        aggregate = Aggregate(world.engine, world.shapes["by_result"], world.shapes, epoch)
+        aggregate = Aggregate(world.engine, world.shapes["by_result"], world.shapes, world.epochs["by_result"])
         assert aggregate.refresh()
         rows = {
             n: fold(world.shapes[n].view, REGISTRY.contracts, topics.events) for n in ("food_business", "inspections")
