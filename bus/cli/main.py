@@ -34,6 +34,8 @@ def main() -> None:
     """Runs one command. A refusal is one line on stderr and exit code 1; Ctrl-C is 130."""
     # kafka-python says on every connection that SCRAM runs without TLS: on loopback it is meant to
     logging.getLogger("kafka.net.sasl.scram").setLevel(logging.ERROR)
+    # a command has no log: what went wrong is its own line, not a library's
+    logging.lastResort = logging.NullHandler()
     try:
         app(standalone_mode=True)
     except BusError as error:

@@ -29,10 +29,8 @@ def configure(process: str) -> None:
 
 
 def quiet() -> None:
-    """Silences what says on every connection that SCRAM runs without TLS: on loopback it is meant to. In a command,
-    which has no log, libraries say nothing: what went wrong is the command's own line."""
+    """Silences what says on every connection that SCRAM runs without TLS: on loopback it is meant to."""
     logging.getLogger("kafka.net.sasl.scram").setLevel(logging.ERROR)
-    logging.lastResort = logging.NullHandler()
 
 
 def _line(event: Any, **_: Any) -> str:
