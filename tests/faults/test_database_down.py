@@ -162,15 +162,15 @@ def committing(cluster: Cluster, database: str, *, written: bool) -> int | None:
 
 def wait_for_nobody(cluster: Cluster, names: str) -> None:
     """``names`` = '*' makes every synchronous COMMIT wait for a replica that there is not, after it is written."""
-    with psycopg.connect(cluster.url("postgres"), autocommit=True) as connection:
-        connection.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'")
-        connection.execute("SELECT pg_reload_conf()")
+    eventually(lambda: _configured(cluster, names), what="a server that has recovered")
 
 
-def answers(cluster: Cluster) -> bool:
+def _configured(cluster: Cluster, names: str) -> bool:
     try:
-        psycopg.connect(cluster.url("postgres"), connect_timeout=2).close()
-    except psycopg.OperationalError:
+        with psycopg.connect(cluster.url("postgres"), autocommit=True, connect_timeout=2) as connection:
+            connection.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'")
+            connection.execute("SELECT pg_reload_conf()")
+    except psycopg.OperationalError:  # it has not noticed yet, or recovers
         return False
     return True
 
@@ -194,7 +194,6 @@ def test_killed_in_commit(
         found: list[int] = []
         eventually(lambda w=written, f=found: _caught(mortal_cluster, database, w, f), what="a COMMIT")  # type: ignore[misc]
         os.kill(found[0], signal.SIGKILL)
-        eventually(lambda: answers(mortal_cluster), what="a server that has recovered")
         wait_for_nobody(mortal_cluster, "")
         worst_s = max(worst_s, seconds_until(lambda: _applied(bus), what="the batch"))
     bus.wait()
