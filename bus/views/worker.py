@@ -101,7 +101,7 @@ class Worker:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks, timeout=1.0)
-        with contextlib.suppress(Unavailable):  # others take over when the lease runs out
+        with contextlib.suppress(Unavailable, TimeoutError):  # others take over when the lease runs out
             await asyncio.wait_for(self._on(self._keeper, self._roster.close), _STOP_S)
         try:
             await asyncio.wait_for(app.stop(), _STOP_S / 2)
