@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 @dataclass(frozen=True, slots=True)
 class Line:
     """``lost``: accepted and in neither view nor quarantine; ``wrong``: rows that differ from the fold, or set aside
-    without need; ``leaked``: answers with rows that no decision covers. ``recovery_s``: worst, in seconds."""
+    without need; None: this test does not measure it; ``leaked``: answers with rows that no decision covers. ``recovery_s``: worst, in seconds."""
 
     fault: str
     times: int
-    lost: int
-    wrong: int
-    leaked: int
+    lost: int | None
+    wrong: int | None
+    leaked: int | None
     recovery_s: float | None
     note: str
 
@@ -30,15 +30,15 @@ class Figures:
         fault: str,
         *,
         times: int = 1,
-        lost: int = 0,
-        wrong: int = 0,
-        leaked: int = 0,
+        lost: int | None = None,
+        wrong: int | None = None,
+        leaked: int | None = None,
         recovery_s: float | None = None,
         note: str = "",
     ) -> None:
         """Keeps a line; the demand itself is asserted here, so that no figure is printed that nobody judged."""
         self.lines.append(Line(fault, times, lost, wrong, leaked, recovery_s, note))
-        assert (lost, wrong, leaked) == (0, 0, 0), self.lines[-1]
+        assert not any((lost, wrong, leaked)), self.lines[-1]
 
     def table(self) -> list[str]:
         """The lines as text, aligned."""
@@ -48,6 +48,5 @@ class Figures:
 
 def _text(line: Line) -> str:
     seconds = "-" if line.recovery_s is None else f"{line.recovery_s:.1f}"
-    return (
-        f"{line.fault:<58}{line.times:>6}{line.lost:>6}{line.wrong:>7}{line.leaked:>8}{seconds:>12}  {line.note}"
-    ).rstrip()
+    lost, wrong, leaked = ("-" if count is None else str(count) for count in (line.lost, line.wrong, line.leaked))
+    return f"{line.fault:<58}{line.times:>6}{lost:>6}{wrong:>7}{leaked:>8}{seconds:>12}  {line.note}".rstrip()
