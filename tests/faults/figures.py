@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 @dataclass(frozen=True, slots=True)
 class Line:
     """``lost``: accepted and in neither view nor quarantine; ``wrong``: rows that differ from the fold, or set aside
-    without need; None: this test does not measure it; ``leaked``: answers with rows that no decision covers. ``recovery_s``: worst, in seconds."""
+    without need; ``leaked``: answers with rows that no decision covers; None: not measured by this test.
+    ``recovery_s``: worst, in seconds."""
 
     fault: str
     times: int
