@@ -27,7 +27,7 @@ bench: setup     ## the figures of benchmarks/, side by side with their peers
 	@scripts/bench
 
 faults: setup    ## the fault list in full length
-	@$(BIN)/python -m pytest tests -m fault --full-length -p no:randomly
+	@scripts/test -m fault --full-length --timeout 3600
 
 down:            ## stop what was started
 	@if [ -x $(BIN)/bus ]; then $(BIN)/bus down; fi

@@ -106,11 +106,13 @@ def test_new_views_appear_while_running(bus: Bus) -> None:
     eventually(lambda: "later" not in bus.store.states(), what="dropping the view")
 
 
-def test_killed_at_random_points(either: Bus) -> None:
-    """Ten workers die by SIGKILL at random points during the load; the last one's views equal the fold."""
+@pytest.mark.fault
+def test_killed_at_random_points(either: Bus, full_length: bool) -> None:
+    """Workers die by SIGKILL at random points during the load (50 of them in full length, 4 in short); the last one's
+    views equal the fold."""
     dice = random.Random(4)
     publish_many(either, 3_000, dice)
-    for seed in range(10):
+    for seed in range(50 if full_length else 4):
         worker = either.worker(crash=0.12, seed=seed, batch_events=100)
         publish_many(either, 50, dice)
         eventually(lambda w=worker: w.poll() is not None, timeout_s=60, what="the crash")  # type: ignore[misc]
