@@ -91,7 +91,7 @@ def test_killed_while_the_real_data_is_loaded(
     """The worker at random points again and again, serve once and the supervisor once: at the end every view equals
     the fold of the input files, and one event is in quarantine."""
     dice = random.Random()
-    kills = 20 if full_length else 3
+    kills = 20 if full_length else 2
     home = make_home(BUS_BATCH_EVENTS="1000", **({} if full_length else {"BUS_LEASE_S": "1"}))
     home.up()
     home.declare()
