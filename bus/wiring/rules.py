@@ -5,9 +5,8 @@ from __future__ import annotations
 from bus.access.bundle import build_bundle, content_hash
 from bus.access.store import GrantStore
 from bus.infra.database import open_database
+from bus.infra.stack.opa import BUNDLE_KEY
 from bus.wiring.site import Site
-
-BUNDLE_KEY = "bundle"
 
 
 def build_rules(site: Site) -> tuple[bytes, int]:

@@ -30,6 +30,7 @@ from bus.infra.connection import KafkaConnection
 from bus.infra.database import open_database
 from bus.infra.kafka import Admin
 from bus.infra.stack.credentials import Secrets
+from bus.infra.stack.opa import BUNDLE_KEY, BUNDLE_TOKEN, OPA_TOKEN
 from bus.settings import Settings
 from bus.sharing.query import QueryDoor
 from bus.sharing.readers import open_reader
@@ -42,7 +43,6 @@ from bus.web.parts import Parts
 from bus.wiring.site import ISSUER_KEY, connection
 from bus.wiring.viewing import CurrentShapes
 
-BUNDLE_KEY: Final = "bundle"
 AUDIT_WAIT_S: Final = 0.2
 
 
@@ -76,7 +76,7 @@ def make_parts(settings: Settings) -> Parts:
     # a disclosure that cannot be recorded soon is refused soon, whoever else holds the database
     audit = AuditLog(open_database(settings.database, "governance", wait_s=AUDIT_WAIT_S))
     current = CurrentShapes(declarations, registry_store)
-    opa_token = settings.opa_token.get_secret_value() if settings.opa_token else secrets.token("opa")
+    opa_token = settings.opa_token.get_secret_value() if settings.opa_token else secrets.token(OPA_TOKEN)
     decider = Decider(PolicyEngine(OpaClient(settings.opa, opa_token)), grants, directory)
     bus_connection = connection(settings, settings.kafka, settings.kafka_username)
     broker = Broker(lambda: Admin(bus_connection), secrets.kafka_password, replication=settings.kafka_replication)
@@ -107,7 +107,7 @@ def make_parts(settings: Settings) -> Parts:
         verifier=Verifier(secrets.public_key(ISSUER_KEY).read_bytes()),
         issuer=Issuer(secrets.ensure_key(ISSUER_KEY).read_bytes()) if settings.demo else None,
         bundle=_rules(settings, grants),
-        bundle_token=settings.bundle_token.get_secret_value() if settings.bundle_token else secrets.token("bundle"),
+        bundle_token=settings.bundle_token.get_secret_value() if settings.bundle_token else secrets.token(BUNDLE_TOKEN),
         quarantined=lambda: refusals.count() + views.quarantined(),
         governance=Governance(
             registry=registry_store,
