@@ -164,4 +164,4 @@ def parse_view(doc: Mapping[str, Any]) -> View:
     title = dict(_mapping(doc.get("title") or {"zh": name, "en": name}, "title", problems))
     problems.raise_if_any()
     listed = bool(doc.get("listed", True))
-    return View(name, title, owner, kind, key, sources, fields, over, measures, listed, doc)
+    return View(name, title, owner, kind, key, sources, fields, over, measures, listed, document=doc)

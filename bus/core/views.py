@@ -29,11 +29,26 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class ViewField:
-    """A column of a view and the one source field that it shows."""
+    """A column of a view and the one field that it shows, of a source or of a look-up (both by name).
+
+    ``also``: (source, field) pairs that report the same datum; where they disagree this one shows and a discrepancy
+    is opened. ``classification``: how open the view declares the column to be; None: as its source is."""
 
     name: str
     source: str
     field: str
+    also: tuple[tuple[str, str], ...] = ()
+    classification: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """Another view whose columns are brought over a foreign key: ``by`` names this view's columns that hold the
+    other's key, in its order."""
+
+    name: str
+    view: str
+    by: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +83,10 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A view as declared. Entity and history views have ``sources`` and ``fields``; aggregates ``over``,
-    ``group_by`` and ``measures``."""
+    """A view as declared. Entity and history views have ``sources``, ``lookups`` and ``fields``; aggregates ``over``,
+    ``group_by`` and ``measures``. ``valid``: a history's fields that say from when and, if there is a second, until
+    when a version holds; none: from the event's time until the next version. ``stale``: whether a view that is not
+    caught up shows what it has, marked as such, instead of ``view_rebuilding``."""
 
     name: str
     title: Titles
@@ -81,6 +98,9 @@ class View:
     over: tuple[Over, ...] = ()
     measures: tuple[Measure, ...] = ()
     listed: bool = True
+    lookups: tuple[Lookup, ...] = ()
+    valid: tuple[str, ...] = ()
+    stale: bool = False
     document: Mapping[str, Any] | None = None
 
     @property
@@ -90,9 +110,13 @@ class View:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The views that an aggregate is computed from, those it joins included."""
+        """The views that this one is computed from: counted, joined or looked up."""
         joined = (over.join.view for over in self.over if over.join)
-        return tuple(dict.fromkeys([*(over.view for over in self.over), *joined]))
+        looked_up = (lookup.view for lookup in self.lookups)
+        return tuple(dict.fromkeys([*(over.view for over in self.over), *joined, *looked_up]))
 
     def source(self, name: str) -> Source | None:
         return next((source for source in self.sources if source.name == name), None)
+
+    def lookup(self, name: str) -> Lookup | None:
+        return next((lookup for lookup in self.lookups if lookup.name == name), None)

@@ -19,11 +19,12 @@ from bus.errors import Fenced
 from bus.infra.database import translated_errors, write
 from bus.views.batches import Batch
 from bus.views.catalogue import Shape
+from bus.views.followers import Follower
 from bus.views.newest import newest, selected, stale, without_sequence
 from bus.views.staging import load
-from bus.views.statements import MergeStatements, RowStatements, insert_into
+from bus.views.statements import MergeStatements, RowStatements, insert_into, touched_keys
 from bus.views.store import POSITION, QUARANTINE, VIEW, Position, read_positions
-from bus.views.tables import LIVE, VERSION, Records, layout
+from bus.views.tables import LIVE, PARTITION, VERSION, Records, layout
 
 Place = tuple[str, int]
 CrashPoint = Callable[[str], None]
@@ -52,17 +53,29 @@ def no_crash(_point: str) -> None:
 
 
 class Builder:
-    """Builds one entity or history view under the lease's ``epoch``. Not thread-safe: one caller at a time."""
+    """Builds one entity or history view under the lease's ``epoch``. Not thread-safe: one caller at a time.
 
-    def __init__(self, engine: Engine, shape: Shape, epoch: int, *, crash_point: CrashPoint = no_crash) -> None:
+    ``followers``: what else is kept in the same transactions, in this order.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        shape: Shape,
+        epoch: int,
+        *,
+        followers: Sequence[Follower] = (),
+        crash_point: CrashPoint = no_crash,
+    ) -> None:
         self._engine, self._shape, self._epoch, self._crash = engine, shape, epoch, crash_point
+        self._followers = followers
         self._layout = layout(shape)
         dialect = engine.dialect.name
         suffix = shape.fingerprint[:8]
-        self._rows = None if self._layout.one_level else RowStatements(self._layout, dialect, suffix)
-        touched = self._rows.touched if self._rows else None
+        self._touched = touched_keys(self._layout, dialect, suffix)
+        self._rows = None if self._layout.one_level else RowStatements(self._layout, self._touched, dialect)
         self._merges = [
-            (records, MergeStatements(records, touched, dialect, suffix)) for records in self._layout.records
+            (records, MergeStatements(records, self._touched, dialect, suffix)) for records in self._layout.records
         ]
         self._staged: set[str] = set()
 
@@ -98,17 +111,25 @@ class Builder:
             connection.execute(self._rows.upsert)
             self._crash("rows written")
             connection.execute(self._rows.delete)
+        for follower in self._followers:
+            if follower.wants_rows:
+                follower.rows(connection, self._touched)
+                self._crash("followed")
         self._finish(connection, [positions[place] for place in positions if place not in gaps], counts)
         return Outcome(seq, {place: position.next_offset for place, position in positions.items()}, frozenset(gaps))
 
     def _make_temporary(self, connection: Connection) -> None:
         """Temporary tables live as long as the connection, which the pool may have changed."""
         self._staged.clear()
-        tables = [merge.stage for _, merge in self._merges] + ([self._rows.touched] if self._rows else [])
+        needed = self._needs_touched()
+        tables = [merge.stage for _, merge in self._merges] + ([self._touched] if needed else [])
         for table in tables:
             connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
-        if self._rows is not None and connection.dialect.name != "postgresql":
-            connection.execute(sa.delete(self._rows.touched))
+        if needed and connection.dialect.name != "postgresql":
+            connection.execute(sa.delete(self._touched))
+
+    def _needs_touched(self) -> bool:
+        return self._rows is not None or any(follower.wants_rows for follower in self._followers)
 
     def _one_batch(self, connection: Connection, batch: Batch, position: Position, counts: _Counts) -> Position:
         refused = list(batch.refused)
@@ -136,13 +157,17 @@ class Builder:
             self._staged.add(merge.stage.name)
             load(connection, merge.stage, _columns(records, batch, found.events))
             self._crash("staged")
+            for follower in self._followers:
+                follower.events(connection, records, batch)
             if not found.ordered:
                 rows = connection.execute(merge.versions).all()
                 late = stale(batch, found, {tuple(row[:3]): tuple(row[3:]) for row in rows})
-            if merge.old_keys is not None and merge.new_keys is not None:
+            if self._rows is not None:
                 connection.execute(merge.old_keys)
                 connection.execute(merge.new_keys)
                 counts.null_key += connection.scalar(merge.null_keys) or 0
+            elif self._needs_touched():
+                connection.execute(merge.staged_keys)
             connection.execute(merge.merge)
             self._crash("merged")
         counts.applied += len(batch) - late
@@ -213,4 +238,5 @@ def _columns(records: Records, batch: Batch, events: np.ndarray[tuple[int], np.d
         name: taken(pa.array(values))
         for name, values in zip(VERSION, (batch.stated, batch.sequence, batch.offsets), strict=True)
     }
-    return {**columns, LIVE: taken(pa.array(batch.live))}
+    partition = pa.array(np.full(len(events), batch.partition, np.int32))
+    return {**columns, LIVE: taken(pa.array(batch.live)), PARTITION: partition}

@@ -39,6 +39,7 @@ _REVISION: Final = sa.Table(
     sa.Column("revision", sa.BigInteger, nullable=False),
 )
 _SUMMABLE: Final = (Kind.INTEGER, Kind.NUMBER, Kind.DECIMAL)
+_LAYOUT: Final = 2  # of the tables: another number rebuilds every view
 _NO_KEY: Final = (Kind.NUMBER, Kind.BYTES, Kind.NESTED)
 
 
@@ -64,7 +65,7 @@ class Shape:
             (contract.id, contract.key, contract.version, [(f.name, f.kind, str(f.avro)) for f in contract.fields])
             for contract in self.contracts
         ]
-        text = json.dumps([self.view.name, document, columns, sources], sort_keys=True, default=str)
+        text = json.dumps([_LAYOUT, self.view.name, document, columns, sources], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
 

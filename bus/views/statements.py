@@ -32,7 +32,7 @@ def newer(left: sa.FromClause, right: sa.FromClause) -> sa.ColumnElement[bool]:
 class MergeStatements:
     """Merging one source's staged records. ``stage``: its temporary table, columns as in the records table."""
 
-    def __init__(self, records: Records, touched: sa.Table | None, dialect: str, suffix: str) -> None:
+    def __init__(self, records: Records, touched: sa.Table, dialect: str, suffix: str) -> None:
         self.stage = temporary(
             table_name(f"s_{records.table.name}", suffix),
             [sa.Column(column.name, column.type) for column in records.table.columns],
@@ -45,10 +45,11 @@ class MergeStatements:
             *(self.stage.c[name].label(f"new{name}") for name in VERSION),
             *(self._table.c[name] for name in VERSION),
         ).join_from(self.stage, self._table, self._joined)
-        self.old_keys = self.new_keys = None
-        if touched is not None:
+        if records.group:
             self.old_keys, self.new_keys = self._old_keys(touched, dialect), self._new_keys(touched, dialect)
             self.null_keys = self._null_keys()
+        else:
+            self.staged_keys = _insert_keys(touched, sa.select(*(self.stage.c[name] for name in records.key)), dialect)
 
     def _merge(self, dialect: str) -> Insert:
         """The staged records, where they are newer than what there is; sorted, so that lock order is one (K4)."""
@@ -107,19 +108,18 @@ def _insert_keys(touched: sa.Table, found: sa.Select[Any], dialect: str) -> Inse
     return insert_into(touched, dialect).from_select(names, found.distinct()).on_conflict_do_nothing()
 
 
+def touched_keys(layout: Layout, dialect: str, suffix: str) -> sa.Table:
+    """The temporary table of the view keys that a transaction touches."""
+    key = [layout.rows.c[name] for name in layout.shape.view.key]
+    columns = [sa.Column(f"g{i}", part.type, primary_key=True, autoincrement=False) for i, part in enumerate(key)]
+    return temporary(table_name(f"t_{layout.shape.view.name}", suffix), columns, dialect)
+
+
 class RowStatements:
     """Computing the rows of touched view keys from the records of all sources."""
 
-    def __init__(self, layout: Layout, dialect: str, suffix: str) -> None:
-        key = layout.shape.view.key
-        self.touched = temporary(
-            table_name(f"t_{layout.shape.view.name}", suffix),
-            [
-                sa.Column(f"g{i}", layout.rows.c[name].type, primary_key=True, autoincrement=False)
-                for i, name in enumerate(key)
-            ],
-            dialect,
-        )
+    def __init__(self, layout: Layout, touched: sa.Table, dialect: str) -> None:
+        self.touched = touched
         best = [self._best(records) for records in layout.records]
         self.upsert = self._upsert(layout, best, dialect)
         self.delete = self._delete(layout)

@@ -20,6 +20,7 @@ from bus.views.values import sql_type
 
 VERSION: Final = ("_v1", "_v2", "_v3")
 LIVE: Final = "_live"
+PARTITION: Final = "_partition"  # with the offset (`_v3`) it says which event made the record
 _LONGEST: Final = 63
 
 
@@ -87,7 +88,11 @@ def is_one_level(shape: Shape) -> bool:
 
 def _bookkeeping() -> list[sa.Column[Any]]:
     versions = [sa.Column(name, sa.BigInteger, nullable=False) for name in VERSION]
-    return [*versions, sa.Column(LIVE, sa.Boolean, nullable=False)]
+    return [
+        *versions,
+        sa.Column(LIVE, sa.Boolean, nullable=False),
+        sa.Column(PARTITION, sa.Integer, nullable=False),
+    ]
 
 
 def row_table(shape: Shape, metadata: sa.MetaData | None = None) -> sa.Table:
