@@ -1,30 +1,80 @@
-"""A worker as a process of its own for tests. Arguments: JSON with database, kafka settings, lease_s, batch_events,
-crash (chance of dying by SIGKILL at each crash point), seed, and perhaps registry (the URL of one across HTTP)."""
+"""A worker as a process of its own for tests, forked from a server that has imported everything once: importing takes
+longer than most of these tests. It is a real process: it is killed, stopped and limited by its own id."""
 
 from __future__ import annotations
 
-import json
+import multiprocessing
 import os
 import random
 import signal
-import sys
+from collections import Counter
+from collections.abc import Mapping
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
 
 from bus.contracts.registry import Registry
 from bus.contracts.registry_client import RegistryClient
 from bus.infra.database import open_database
 from bus.infra.kafka import KafkaConnection
+from bus.views.builder import CrashPoint
 from bus.views.catalogue import Declarations
 from bus.views.worker import Worker
 
+PRELOADED = ["bus.views.worker", "bus.contracts.registry_client", "psycopg"]
 
-def main() -> None:
-    given = json.loads(sys.argv[1])
-    dice = random.Random(given["seed"])
 
-    def crash(_point: str) -> None:
-        if dice.random() < given["crash"]:
+class WorkerProcess:
+    """A running worker, with the methods of `subprocess.Popen` that tests use."""
+
+    def __init__(self, given: Mapping[str, Any], log: Path) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(PRELOADED)
+        self._process: BaseProcess = context.Process(target=run, args=(given, log), daemon=True)
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid: int = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """As that of Popen: minus the number of the signal that ended it."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Raises TimeoutError."""
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise TimeoutError(f"worker {self.pid} runs on")
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
+def dying(given: Mapping[str, Any]) -> CrashPoint:
+    """A crash point that ends the process by SIGKILL: at each place with the chance ``crash``, and at ``kill_at``, a
+    place's name and which time it is passed."""
+    dice, passed, kill_at = random.Random(given["seed"]), Counter[str](), given.get("kill_at")
+
+    def crash(point: str) -> None:
+        passed[point] += 1
+        if dice.random() < given["crash"] or kill_at == (point, passed[point]):
             os.kill(os.getpid(), signal.SIGKILL)
 
+    return crash
+
+
+def run(given: Mapping[str, Any], log: Path) -> None:
+    """A worker until a signal. ``given``: database, kafka settings, lease_s, batch_events, crash, seed, and perhaps
+    kill_at (see `dying`) and registry (the URL of one across HTTP)."""
+    with log.open("wb") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
     governance = open_database(given["database"], "governance")
     across = given.get("registry")
     Worker(
@@ -34,9 +84,5 @@ def main() -> None:
         kafka=KafkaConnection(**given["kafka"]),
         lease_s=given["lease_s"],
         batch_events=given["batch_events"],
-        crash_point=crash,
+        crash_point=dying(given),
     ).run()
-
-
-if __name__ == "__main__":
-    main()

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -14,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kafka import KafkaProducer
+from run_worker import WorkerProcess
 from views_world import FixedRegistry, Topics, demo_schemas, demo_views
 
 from bus.contracts.registry import Registry
@@ -58,7 +55,7 @@ class Bus:
         self.engine = open_database(url, "views", durable=False)
         self.store = ViewStore(self.engine)
         self.producer = KafkaProducer(**kafka.kafka_python(), linger_ms=20, acks="all", enable_idempotence=True)
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[WorkerProcess] = []
 
     @property
     def shapes(self) -> dict[str, Shape]:
@@ -84,15 +81,13 @@ class Bus:
         seed: int = 0,
         lease_s: float = 0.5,
         batch_events: int = 500,
-        registry: str | None = None,
-    ) -> subprocess.Popen[bytes]:
-        """Starts a worker process. ``registry``: the URL of one across HTTP; else the database's own."""
+        **more: Any,
+    ) -> WorkerProcess:
+        """Starts a worker process. ``more``: what else `run_worker.run` takes."""
         kafka = {name: getattr(self.kafka, name) for name in ("bootstrap", "username", "password")}
         given = {"database": self.url, "kafka": kafka, "seed": seed, "crash": crash}
-        given |= {"lease_s": lease_s, "batch_events": batch_events, "registry": registry}
-        log = (self.logs / f"worker-{len(self.processes)}.log").open("wb")
-        command = [sys.executable, str(Path(__file__).with_name("run_worker.py")), json.dumps(given)]
-        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "TZ": "UTC"})
+        given |= {"lease_s": lease_s, "batch_events": batch_events, **more}
+        process = WorkerProcess(given, self.logs / f"worker-{len(self.processes)}.log")
         self.processes.append(process)
         return process
 
