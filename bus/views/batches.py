@@ -30,7 +30,8 @@ class Batch:
     """Events of one partition in the order of offsets, from ``base`` up to but not including ``next_offset``.
 
     All arrays are of the good events only. ``columns``: by the contract's field, null for deletes but in the key.
-    ``stated`` and ``sequence`` are the first two parts of the version (`NEVER` for null). ``end_offset``: where the
+    ``stated`` and ``sequence`` are the first two parts of the version (`NEVER` for null). ``appended_ms``: when each
+    event reached the topic, by the broker's clock. ``end_offset``: where the
     partition ended when this was read; ``read_ms``: when that was.
     """
 
@@ -46,6 +47,7 @@ class Batch:
     sequence: Integers
     columns: Mapping[str, pa.Array]
     values: Sequence[bytes | None]
+    appended_ms: Integers
     refused: Sequence[Quarantined]
     source_time_ms: int | None = None
     end_offset: int = 0

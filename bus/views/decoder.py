@@ -81,6 +81,7 @@ class Decoder:
             sequence=rows.sequence,
             columns=rows.columns,
             values=[record.value for record in good],
+            appended_ms=np.fromiter((record.timestamp for record in good), np.int64, len(good)),
             refused=[work.refused[index] for index in sorted(work.refused)],
             source_time_ms=source_time(records, headers),
             end_offset=end_offset,

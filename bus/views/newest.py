@@ -75,6 +75,7 @@ def selected(batch: Batch, kept: Any) -> Batch:
         live=batch.live[kept],
         stated=batch.stated[kept],
         sequence=batch.sequence[kept],
+        appended_ms=batch.appended_ms[kept],
         columns={name: column.filter(mask) for name, column in batch.columns.items()},
         values=[value for value, keep in zip(batch.values, kept.tolist(), strict=True) if keep],
     )
