@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from bus.core import names
 from bus.core.conditions import parse_condition
+from bus.core.contracts import CLASSES
 from bus.core.problems import Problems
-from bus.core.views import FUNCTIONS, KINDS, Join, Measure, Over, Source, View, ViewField
+from bus.core.views import FUNCTIONS, KINDS, Join, Lookup, Measure, Over, Source, View, ViewField
 from bus.errors import BusError
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What fields may name: the view's key, its sources, its look-ups by name."""
+
+    key: tuple[str, ...]
+    sources: tuple[Source, ...]
+    lookups: tuple[str, ...]
 
 
 def _mapping(value: Any, where: str, problems: Problems) -> Mapping[str, Any]:
@@ -27,6 +38,14 @@ def _list(value: Any, where: str, problems: Problems) -> tuple[str, ...]:
     for name in sorted({name for name in value if value.count(name) > 1}):
         problems.add(where, f"names '{name}' more than once")
     return tuple(value)
+
+
+def _flag(doc: Mapping[str, Any], member: str, default: bool, problems: Problems) -> bool:
+    value = doc.get(member, default)
+    if not isinstance(value, bool):
+        problems.add(member, f"expected true or false, received {value!r}")
+        return default
+    return value
 
 
 def _id(name: Any, where: str, problems: Problems) -> str:
@@ -52,31 +71,96 @@ def _sources(doc: Mapping[str, Any], key: tuple[str, ...], problems: Problems) -
     return tuple(found)
 
 
-def _fields(
-    doc: Mapping[str, Any], key: tuple[str, ...], sources: tuple[Source, ...], problems: Problems
-) -> tuple[ViewField, ...]:
-    found, known = [], {source.name for source in sources}
+def _lookups(doc: Mapping[str, Any], sources: tuple[Source, ...], problems: Problems) -> tuple[Lookup, ...]:
+    found, taken = [], {source.name for source in sources}
+    for name, value in _mapping(doc.get("lookups", {}), "lookups", problems).items():
+        where = f"lookups.{name}"
+        lookup = _mapping(value, where, problems)
+        problems.unknown_members(where, lookup, ("view", "by"))
+        by = lookup.get("by", ())
+        columns = (by,) if isinstance(by, str) else _list(by, f"{where}.by", problems)
+        if not columns:
+            problems.add(where, "needs `by`: this view's columns that hold the other's key")
+        if name in taken:
+            problems.add(where, "has the name of a source. Give it another.")
+        view = _id(lookup.get("view"), f"{where}.view", problems)
+        found.append(Lookup(_id(name, where, problems), view, columns))
+    return tuple(found)
+
+
+def _also(
+    value: Any, source: str, where: str, others: Iterable[str], problems: Problems
+) -> tuple[tuple[str, str], ...]:
+    """The fields of this view's other sources that report the same datum."""
+    found, others = [], [name for name in others if name != source]
+    for text in _list(value, where, problems):
+        other, dot, field = text.partition(".")
+        if not dot or not field:
+            problems.add(where, f"'{text}' is not `source.field`")
+        elif other == source:
+            problems.add(where, f"'{text}' is of the source that the field shows itself. Name another department's.")
+        elif other not in others:
+            problems.add(where, f"there is no source '{other}'. {names.nearest(other, others)}")
+        found.append((other, field))
+    return tuple(found)
+
+
+def _from(name: str, text: str, own: Mapping[str, Source], known: _Known, problems: Problems) -> tuple[str, str]:
+    """What a field shows, as (source or look-up, field)."""
+    where = f"fields.{name}"
+    source, dot, field = text.partition(".")
+    if not dot or not field:
+        problems.add(where, "needs `from: source.field`", f"{where}.from")
+    elif source not in own and source not in known.lookups:
+        hint = names.nearest(source, {*own, *known.lookups})
+        problems.add(where, f"there is no source '{source}'. {hint}", f"{where}.from")
+    elif name in known.key and source not in own:
+        problems.add(where, "is a key column, which no look-up can fill. Give it another name.")
+    elif name in known.key and dict(zip(known.key, own[source].key, strict=False)).get(name) != field:
+        problems.add(where, f"is a key column and '{source}.{field}' is not its key. Give it another name.")
+    return source, field
+
+
+def _fields(doc: Mapping[str, Any], known: _Known, problems: Problems) -> tuple[ViewField, ...]:
+    found, own = [], {source.name: source for source in known.sources}
     for name, value in _mapping(doc.get("fields", {}), "fields", problems).items():
         where = f"fields.{name}"
         field = _mapping(value, where, problems)
-        problems.unknown_members(where, field, ("from",))
-        source, dot, source_field = str(field.get("from", "")).partition(".")
-        if not dot:
-            problems.add(where, "needs `from: source.field`")
-        elif source not in known:
-            problems.add(where, f"there is no source '{source}'. {names.nearest(source, known)}")
-        if name in key and any(
-            own.name == source and source_field != part
-            for own in sources
-            for part in [dict(zip(key, own.key, strict=False)).get(name)]
-        ):
-            problems.add(where, f"is a key column and '{source}.{source_field}' is not its key. Give it another name.")
-        found.append(ViewField(_id(name, where, problems), source, source_field))
+        problems.unknown_members(where, field, ("from", "also_reported_by", "class"))
+        source, source_field = _from(str(name), str(field.get("from", "")), own, known, problems)
+        also: tuple[tuple[str, str], ...] = ()
+        if "also_reported_by" in field:
+            place = f"{where}.also_reported_by"
+            also = _also(field["also_reported_by"], source, place, own, problems)
+            if source not in own or name in known.key:
+                problems.add(place, "is for fields of the view's own sources that are not its key")
+        declared = field.get("class")
+        if declared is not None and declared not in CLASSES:
+            hint = names.nearest(str(declared), CLASSES)
+            problems.add(f"{where}.class", f"'{declared}' is not one of {', '.join(CLASSES)}. {hint}")
+        classification = None if declared is None else str(declared)
+        found.append(ViewField(_id(name, where, problems), source, source_field, also, classification))
     return tuple(found)
+
+
+def _valid(doc: Mapping[str, Any], kind: str, problems: Problems) -> tuple[str, ...]:
+    """The source's fields that say from when and until when a version holds."""
+    if "valid" not in doc:
+        return ()
+    valid = _mapping(doc["valid"], "valid", problems)
+    problems.unknown_members("valid", valid, ("from", "to"))
+    if kind != "history":
+        problems.add("valid", f"is for history views, this one is of kind {kind}. Leave it out or say `kind: history`.")
+    if "from" not in valid:
+        problems.add("valid", "needs `from`: the field that says from when a version holds")
+        return ()
+    return tuple(str(valid[member]) for member in ("from", "to") if member in valid)
 
 
 def _join(doc: Mapping[str, Any], where: str, problems: Problems) -> Join | None:
     if "join" not in doc:
+        if "bring" in doc:
+            problems.add(f"{where}.bring", "needs `join`, which says from which view")
         return None
     pairs = _mapping(doc["join"], f"{where}.join", problems)
     if len(pairs) != 1:
@@ -135,22 +219,25 @@ def _measures(
     return tuple(measure for measure in found if measure is not None)
 
 
-_ENTITY_MEMBERS = ("view", "title", "owner", "kind", "key", "sources", "fields", "listed")
-_AGGREGATE_MEMBERS = ("view", "title", "owner", "kind", "over", "group_by", "measures", "listed")
+_COMMON = ("view", "title", "owner", "kind", "listed", "stale")
+_ENTITY_MEMBERS = (*_COMMON, "key", "sources", "lookups", "fields", "valid")
+_AGGREGATE_MEMBERS = (*_COMMON, "over", "group_by", "measures")
 
 
-def parse_view(doc: Mapping[str, Any]) -> View:
-    """The view that a YAML document declares. Raises `InvalidDeclaration` naming every problem."""
-    problems = Problems(f"view '{doc.get('view', '?')}'" if isinstance(doc, Mapping) else "the file")
-    doc = _mapping(doc, "view", problems)
+def _kind(doc: Mapping[str, Any], problems: Problems) -> str:
     kind = str(doc.get("kind", "entity"))
+    if kind not in KINDS:
+        problems.add("kind", f"'{kind}' is not one of {', '.join(KINDS)}. {names.nearest(kind, KINDS)}")
+    return kind
+
+
+def read_view(doc: Any, problems: Problems) -> View:
+    """The view as far as the document can be understood; what is wrong with it goes to ``problems``."""
+    doc = _mapping(doc, "view", problems)
+    kind = _kind(doc, problems)
     aggregate = kind == "aggregate"
     problems.unknown_members("view", doc, _AGGREGATE_MEMBERS if aggregate else _ENTITY_MEMBERS)
-    if kind not in KINDS:
-        problems.add("kind", f"'{kind}' is not one of {', '.join(KINDS)}")
-    name, owner = str(doc.get("view", "")), str(doc.get("owner", ""))
-    _id(name, "view", problems)
-    _id(owner, "owner", problems)
+    name, owner = _id(doc.get("view", ""), "view", problems), _id(doc.get("owner", ""), "owner", problems)
     where = "group_by" if aggregate else "key"
     key = _list(doc.get(where, ()), where, problems)
     if not key:
@@ -158,10 +245,35 @@ def parse_view(doc: Mapping[str, Any]) -> View:
     for part in key:
         _id(part, where, problems)
     sources = () if aggregate else _sources(doc, key, problems)
-    fields = () if aggregate else _fields(doc, key, sources, problems)
+    lookups = () if aggregate else _lookups(doc, sources, problems)
+    known = _Known(key, sources, tuple(lookup.name for lookup in lookups))
     over = _over(doc, problems) if aggregate else ()
-    measures = _measures(doc, key, over, problems) if aggregate else ()
-    title = dict(_mapping(doc.get("title") or {"zh": name, "en": name}, "title", problems))
+    return View(
+        name,
+        dict(_mapping(doc.get("title") or {"zh": name, "en": name}, "title", problems)),
+        owner,
+        kind,
+        key,
+        sources,
+        () if aggregate else _fields(doc, known, problems),
+        over,
+        _measures(doc, key, over, problems) if aggregate else (),
+        _flag(doc, "listed", True, problems),
+        lookups,
+        () if aggregate else _valid(doc, kind, problems),
+        _flag(doc, "stale", False, problems),
+        document=doc,
+    )
+
+
+def problems_of(doc: Any) -> Problems:
+    """An empty list of problems that is headed by the name of the declared view."""
+    return Problems(f"view '{doc.get('view', '?')}'" if isinstance(doc, Mapping) else "the file")
+
+
+def parse_view(doc: Mapping[str, Any]) -> View:
+    """The view that a YAML document declares. Raises `InvalidDeclaration` naming every problem."""
+    problems = problems_of(doc)
+    view = read_view(doc, problems)
     problems.raise_if_any()
-    listed = bool(doc.get("listed", True))
-    return View(name, title, owner, kind, key, sources, fields, over, measures, listed, document=doc)
+    return view

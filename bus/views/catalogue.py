@@ -17,12 +17,14 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from bus.contracts.store import insert_new
-from bus.core.columns import Column, columns_of, scale_of
-from bus.core.conditions import Condition, check
+from bus.core.columns import Column, find_columns
+from bus.core.columns import over_columns as columns_over
 from bus.core.contracts import Contract, Kind
-from bus.core.declarations import parse_view
+from bus.core.declarations import parse_view, problems_of, read_view
+from bus.core.problems import Problems
+from bus.core.soundness import check_reads, check_view
 from bus.core.views import Over, View
-from bus.errors import BusError, InvalidDeclaration, UnknownView
+from bus.errors import InvalidDeclaration, UnknownView
 from bus.infra.database import create_tables, translated_errors, write
 
 _METADATA: Final = sa.MetaData()
@@ -38,9 +40,7 @@ _REVISION: Final = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("revision", sa.BigInteger, nullable=False),
 )
-_SUMMABLE: Final = (Kind.INTEGER, Kind.NUMBER, Kind.DECIMAL)
 _LAYOUT: Final = 2  # of the tables: another number rebuilds every view
-_NO_KEY: Final = (Kind.NUMBER, Kind.BYTES, Kind.NESTED)
 
 
 @dataclass(frozen=True)
@@ -91,12 +91,14 @@ class Declarations:
 
     def apply(self, doc: Mapping[str, Any], contracts: Mapping[str, Contract]) -> Applied:
         """Declares the view, or changes it. Raises `InvalidDeclaration` naming every problem found."""
-        view = parse_view(doc)
+        problems = problems_of(doc)
+        view = read_view(doc, problems)
         text = json.dumps(doc, ensure_ascii=False, default=str)  # in the declared order: readers see columns so
         with translated_errors(), write(self._engine) as connection:
             _raise_revision(connection)
             views = _read(connection)
-            _refuse_broken(views, {**views, view.name: view}, contracts, view)
+            _refuse_broken(views, view, contracts, problems)
+            problems.raise_if_any()
             old = connection.scalar(sa.select(_VIEW.c.document).where(_VIEW.c.name == view.name))
             if old == text:
                 connection.rollback()
@@ -106,7 +108,7 @@ class Declarations:
         return Applied(view, changed=True)
 
     def drop(self, name: str) -> None:
-        """Takes the view back. Raises `UnknownView`, and `InvalidDeclaration` while an aggregate reads it."""
+        """Takes the view back. Raises `UnknownView`, and `InvalidDeclaration` while another view reads it."""
         with translated_errors(), write(self._engine) as connection:
             _raise_revision(connection)
             views = _read(connection)
@@ -157,24 +159,43 @@ def _read(connection: Connection) -> dict[str, View]:
     return {view.name: view for view in views}
 
 
-def _refuse_broken(
-    before: Mapping[str, View], after: Mapping[str, View], contracts: Mapping[str, Contract], view: View
-) -> None:
-    """The view itself must be sound, and so must every aggregate that reads it."""
-    shaped: dict[str, Shape] = {}
-    affected = {view.name} | {name for name, other in before.items() if view.name in other.reads}
-    for name, candidate in _ordered(after):
-        try:
-            shaped[name] = shape_of(candidate, contracts, shaped)
-        except BusError:
-            if name in affected:
-                raise
+def _refuse_broken(before: Mapping[str, View], view: View, contracts: Mapping[str, Contract], found: Problems) -> None:
+    """Adds what is wrong with the view itself, and each view that can be built now and could not any more.
+
+    ``found``: what is wrong with its document already; then the views that read it are not looked at."""
+    after = {**before, view.name: view}
+    circle = circle_through(view.name, after)
+    if circle:
+        found.add("view", f"reads itself: {' -> '.join(circle)}. A view may not be computed from its own rows.")
+        return
+    built, shaped = shapes_of(before, contracts), dict[str, Shape]()
+    for name, candidate in ordered(after):
+        problems = found if name == view.name else Problems(name)
+        shape = find_shape(candidate, contracts, shaped, problems)
+        if not problems.found:
+            shaped[name] = shape
+        elif name != view.name and name in built and view.name in shaped:
+            found.add("view", f"'{name}' reads it and would break: {'; '.join(problems.found)}")
 
 
-def _ordered(views: Mapping[str, View]) -> list[tuple[str, View]]:
-    """Views that read topics first, then aggregates after what they read."""
-    done: dict[str, View] = {name: view for name, view in views.items() if view.kind != "aggregate"}
-    waiting = {name: view for name, view in views.items() if view.kind == "aggregate"}
+def circle_through(name: str, views: Mapping[str, View]) -> list[str]:
+    """The views from ``name`` back to itself, each read by the one before; empty where there is no circle."""
+    paths = [[name]]
+    seen = set[str]()
+    while paths:
+        path = paths.pop()
+        for read in views[path[-1]].reads if path[-1] in views else ():
+            if read == name:
+                return [*path, name]
+            if read not in seen:
+                seen.add(read)
+                paths.append([*path, read])
+    return []
+
+
+def ordered(views: Mapping[str, View]) -> list[tuple[str, View]]:
+    """Each view after those that it reads; within that, in the order of names."""
+    done, waiting = dict[str, View](), dict(sorted(views.items()))
     while waiting:
         ready = [name for name, view in waiting.items() if not set(view.reads) & set(waiting)]
         for name in ready or list(waiting):  # a circle: shape_of will name what is missing
@@ -183,96 +204,44 @@ def _ordered(views: Mapping[str, View]) -> list[tuple[str, View]]:
 
 
 def shape_of(view: View, contracts: Mapping[str, Contract], shaped: Mapping[str, Shape]) -> Shape:
-    """The shape of one view. ``shaped``: the shapes of the views that an aggregate reads.
+    """The shape of one view. ``shaped``: the shapes of the views that this one reads.
 
-    Raises `InvalidDeclaration` for what cannot be built: a field, contract or view that is not there, key fields of
-    unequal kinds, a join on something else than a key.
+    Raises `InvalidDeclaration` naming everything that cannot be built: a field, contract or view that is not there,
+    keys of unequal kinds, a look-up or join on something else than a key.
     """
-    columns = columns_of(view, contracts, {name: shape.columns for name, shape in shaped.items()})
-    shape = Shape(view, columns, tuple(contracts[entity] for entity in view.entities))
-    problems = _aggregate_problems(shape, shaped) if view.kind == "aggregate" else _key_problems(shape)
-    if problems:
-        raise InvalidDeclaration(
-            f"view '{view.name}' has {len(problems)} problem(s): " + "; ".join(problems), problems=problems
-        )
+    problems = Problems(f"view '{view.name}'")
+    shape = find_shape(view, contracts, shaped, problems)
+    problems.raise_if_any()
     return shape
 
 
-def _key_problems(shape: Shape) -> list[str]:
-    problems = [
-        f"key: '{name}' is {shape.kinds[name]}, which cannot be a key"
-        for name in shape.view.key
-        if shape.kinds[name] in _NO_KEY
-    ]
-    columns = {column.name: column for column in shape.columns}
-    for source, contract in zip(shape.view.sources, shape.contracts, strict=True):
-        for name, own in zip(shape.view.key, source.key, strict=True):
-            field = contract.field(own)
-            if field is not None and field.kind is not shape.kinds[name]:
-                problems.append(f"sources.{source.name}.key: '{own}' is {field.kind}, '{name}' is {shape.kinds[name]}")
-            elif field is not None and scale_of(field) != columns[name].scale:
-                problems.append(f"sources.{source.name}.key: '{own}' has another scale than '{name}'")
-        for own in source.rank:
-            field = contract.field(own)
-            if field is not None and field.kind in (Kind.BYTES, Kind.NESTED):
-                problems.append(f"sources.{source.name}.rank: '{own}' is {field.kind}, which has no order")
-    if shape.view.kind == "history" and len(shape.view.sources) != 1:
-        problems.append("sources: a history view has exactly one source")
-    return problems
+def find_shape(view: View, contracts: Mapping[str, Contract], shaped: Mapping[str, Shape], problems: Problems) -> Shape:
+    """The shape as far as it can be found; what is wrong goes to ``problems``."""
+    known = {name: shape.columns for name, shape in shaped.items()}
+    columns = find_columns(view, contracts, known, problems)
+    check_view(view, columns, contracts, known, problems)
+    others = {name: shape.view for name, shape in shaped.items()}
+    check_reads(view, others, {column.name: column for column in columns}, known, problems)
+    return Shape(view, columns, tuple(contracts[entity] for entity in view.entities if entity in contracts))
 
 
 def over_columns(over: Over, shaped: Mapping[str, Shape]) -> dict[str, Column]:
     """The columns that an aggregate can use of one source: its view's own, and those brought over."""
-    known = {column.name: column for column in shaped[over.view].columns}
-    if over.join is not None:
-        brought = {column.name: column for column in shaped[over.join.view].columns}
-        known |= {name: brought[name] for name in over.join.bring}
-    return known
-
-
-def _join_problems(over: Over, shaped: Mapping[str, Shape]) -> list[str]:
-    if over.join is None:
-        return []
-    other, problems = shaped[over.join.view], []
-    if other.view.key != (over.join.foreign,):
-        problems.append(f"over.{over.name}.join: '{over.join.foreign}' is not the key of '{over.join.view}'")
-    if over.join.local not in shaped[over.view].kinds:
-        problems.append(f"over.{over.name}.join: '{over.view}' has no field '{over.join.local}'")
-    unknown = (name for name in over.join.bring if name not in other.kinds)
-    return problems + [f"over.{over.name}.bring: '{over.join.view}' has no field '{name}'" for name in unknown]
-
-
-def _aggregate_problems(shape: Shape, shaped: Mapping[str, Shape]) -> list[str]:
-    problems = [problem for over in shape.view.over for problem in _join_problems(over, shaped)]
-    if problems:
-        return problems
-    available = {over.name: over_columns(over, shaped) for over in shape.view.over}
-    for measure in shape.view.measures:
-        column = available[measure.over].get(measure.field or "")
-        if measure.function == "sum" and column is not None and column.kind not in _SUMMABLE:
-            problems.append(f"measures.{measure.name}: '{column.name}' is {column.kind}, which has no sum")
-        if measure.where is not None:
-            problems += _where_problems(measure.name, measure.where, available[measure.over])
-    return problems
-
-
-def _where_problems(name: str, where: Condition, columns: Mapping[str, Column]) -> list[str]:
-    if where.subject_attributes:
-        return [f"measures.{name}.where: nobody is asking, so there is no subject"]
-    try:
-        check(where, {column: found.kind for column, found in columns.items()})
-    except BusError as error:
-        return [f"measures.{name}.where: {error.detail}"]
-    return []
+    return columns_over(over, {name: shape.columns for name, shape in shaped.items()})
 
 
 def shapes(declarations: Declarations, contracts: Mapping[str, Contract]) -> dict[str, Shape]:
-    """The shape of each declared view, aggregates after what they read. A view whose contracts are not (or no longer)
+    """The shape of each declared view, each after what it reads. A view whose contracts are not (or no longer)
     there is left out: nothing can be shown of it."""
+    return shapes_of(declarations.all(), contracts)
+
+
+def shapes_of(views: Mapping[str, View], contracts: Mapping[str, Contract]) -> dict[str, Shape]:
+    """The shape of each of these views that can be built, each after what it reads."""
     shaped: dict[str, Shape] = {}
-    for name, view in _ordered(declarations.all()):
-        try:
-            shaped[name] = shape_of(view, contracts, shaped)
-        except InvalidDeclaration:
-            continue
+    for name, view in ordered(views):
+        problems = Problems(name)
+        shape = find_shape(view, contracts, shaped, problems)
+        if not problems.found:
+            shaped[name] = shape
     return shaped
