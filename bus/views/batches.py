@@ -32,7 +32,8 @@ class Batch:
     All arrays are of the good events only. ``columns``: by the contract's field, null for deletes but in the key.
     ``stated`` and ``sequence`` are the first two parts of the version (`NEVER` for null). ``appended_ms``: when each
     event reached the topic, by the broker's clock. ``end_offset``: where the
-    partition ended when this was read; ``read_ms``: when that was.
+    partition ended when this was read; ``read_ms``: when that was. ``records``: as they were consumed; ``known``: since
+    when the bus has each event, in milliseconds, where a view's history asks for it.
     """
 
     topic: str
@@ -52,6 +53,8 @@ class Batch:
     source_time_ms: int | None = None
     end_offset: int = 0
     read_ms: int = 0
+    records: Sequence[Record] = ()
+    known: Integers | None = None
 
     def __len__(self) -> int:
         return len(self.offsets)

@@ -20,6 +20,7 @@ from bus.infra.database import translated_errors, write
 from bus.views.batches import Batch
 from bus.views.catalogue import Shape
 from bus.views.followers import Follower
+from bus.views.history import Keeper, knowing
 from bus.views.newest import newest, selected, stale, without_sequence
 from bus.views.staging import load
 from bus.views.statements import MergeStatements, RowStatements, insert_into, touched_keys
@@ -55,7 +56,7 @@ def no_crash(_point: str) -> None:
 class Builder:
     """Builds one entity or history view under the lease's ``epoch``. Not thread-safe: one caller at a time.
 
-    ``followers``: what else is kept in the same transactions, in this order.
+    ``followers``: what else is kept in the same transactions, in this order, after a history view's own versions.
     """
 
     def __init__(
@@ -68,9 +69,10 @@ class Builder:
         crash_point: CrashPoint = no_crash,
     ) -> None:
         self._engine, self._shape, self._epoch, self._crash = engine, shape, epoch, crash_point
-        self._followers = followers
         self._layout = layout(shape)
         dialect = engine.dialect.name
+        self._keeper = Keeper(shape, dialect) if self._layout.history else None
+        self._followers = [*([self._keeper] if self._keeper else []), *followers]
         suffix = shape.fingerprint[:8]
         self._touched = touched_keys(self._layout, dialect, suffix)
         self._rows = None if self._layout.one_level else RowStatements(self._layout, self._touched, dialect)
@@ -140,6 +142,8 @@ class Builder:
                 for index in np.flatnonzero(lacking).tolist()
             ]
             batch = selected(batch, ~lacking)
+        if self._keeper is not None:
+            batch = replace(batch, known=knowing(batch.appended_ms, position.known_ms))
         put(connection, QUARANTINE, refused)
         counts.quarantined += len(refused)
         if len(batch):
@@ -222,7 +226,8 @@ def _reached(batch: Batch, position: Position, sequenced: bool) -> Position:
     end_offset = max(batch.end_offset, next_offset)
     complete = batch.read_ms if next_offset >= batch.end_offset else position.complete_ms
     time_ms = position.source_time_ms if batch.source_time_ms is None else batch.source_time_ms
-    return Position(batch.topic, batch.partition, next_offset, time_ms, sequenced, end_offset, complete)
+    known = position.known_ms if batch.known is None or not len(batch) else int(batch.known[-1])
+    return Position(batch.topic, batch.partition, next_offset, time_ms, sequenced, end_offset, complete, known)
 
 
 def _columns(records: Records, batch: Batch, events: np.ndarray[tuple[int], np.dtype[np.int64]]) -> dict[str, pa.Array]:

@@ -86,6 +86,7 @@ class Decoder:
             source_time_ms=source_time(records, headers),
             end_offset=end_offset,
             read_ms=read_ms,
+            records=good,
         )
 
     def _rows(self, work: Work, headers: Headers) -> _Rows:

@@ -15,6 +15,7 @@ from bus.contracts.quarantine import Kept, quarantine_table, recent
 from bus.infra.database import create_tables, translated_errors
 
 State = Literal["building", "live", "stopped"]
+_TEXT: Final = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")  # ordered by bytes on both databases
 METADATA: Final = sa.MetaData()
 VIEW: Final = sa.Table(
     "view",
@@ -47,8 +48,33 @@ POSITION: Final = sa.Table(
     sa.Column("sequenced", sa.Boolean, nullable=False),
     sa.Column("end_offset", sa.BigInteger, nullable=False),
     sa.Column("complete_ms", sa.BigInteger),
+    sa.Column("known_ms", sa.BigInteger),
 )
 QUARANTINE: Final = quarantine_table(METADATA)
+DISCREPANCY: Final = sa.Table(
+    "discrepancy",
+    METADATA,
+    sa.Column("view", sa.Text, primary_key=True),
+    sa.Column("key", _TEXT, primary_key=True),
+    sa.Column("field", sa.Text, primary_key=True),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("other", sa.Text, primary_key=True),
+    sa.Column("shown", sa.Text, nullable=False),
+    sa.Column("reported", sa.Text, nullable=False),
+    sa.Column("topic", sa.Text, primary_key=True),
+    sa.Column("partition", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("offset", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("opened_ms", sa.BigInteger, nullable=False),
+    sa.Column("closed_ms", sa.BigInteger),
+)
+sa.Index(
+    "discrepancy_open",
+    *(DISCREPANCY.c[name] for name in ("view", "key", "field", "other")),
+    unique=True,
+    sqlite_where=DISCREPANCY.c.closed_ms.is_(None),
+    postgresql_where=DISCREPANCY.c.closed_ms.is_(None),
+)
+BY_VIEW: Final = (POSITION, DISCREPANCY)  # what a view has in fixed tables, by its name in the column `view`
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +101,8 @@ class ViewState:
 @dataclass(frozen=True, slots=True)
 class Position:
     """Where a view is in one partition. ``source_time_ms``: time of the newest event applied; ``end_offset``: where the
-    partition ended when the worker last looked; ``complete_ms``: when everything there was had been applied."""
+    partition ended when the worker last looked; ``complete_ms``: when everything there was had been applied;
+    ``known_ms``: since when the newest event of a history is known."""
 
     topic: str
     partition: int
@@ -84,6 +111,7 @@ class Position:
     sequenced: bool = False
     end_offset: int = 0
     complete_ms: int | None = None
+    known_ms: int | None = None
 
 
 class ViewStore:

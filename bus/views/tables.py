@@ -1,6 +1,7 @@
 """The tables of a view: its rows, and the records of each source that they are made of.
 
-Names are `v_<view>` and `r_<view>__<source>`; hidden columns start with ``_``. Where a view has one source whose key
+Names are `v_<view>`, `r_<view>__<source>` and, for all versions of a history view, `h_<view>`; hidden columns start
+with ``_``. Where a view has one source whose key
 is the view's key, the two levels are one table, and a deleted record stays in it with ``_live`` false.
 """
 
@@ -21,6 +22,9 @@ from bus.views.values import sql_type
 VERSION: Final = ("_v1", "_v2", "_v3")
 LIVE: Final = "_live"
 PARTITION: Final = "_partition"  # with the offset (`_v3`) it says which event made the record
+KNOWN: Final = "_known"  # a version: milliseconds at which the bus had it, never falling within a partition
+VALID: Final = "_valid"  # a version: microseconds from which it holds
+UNTIL: Final = "_until"  # a version: microseconds at which it no longer holds, null until another one does
 _LONGEST: Final = 63
 
 
@@ -54,18 +58,29 @@ class Records:
 
 
 @dataclass(frozen=True, slots=True)
+class History:
+    """All versions of a history view's records. ``fields``: the view's columns and the contract's fields that fill
+    them; columns that a look-up brings have no versions."""
+
+    table: sa.Table
+    fields: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
-    """All tables of a view. ``touched``: the temporary table of view keys to compute again (two levels only)."""
+    """All tables of a view. ``history``: None for views of another kind."""
 
     shape: Shape
     rows: sa.Table
     records: tuple[Records, ...]
     one_level: bool
+    history: History | None = None
 
     @property
     def tables(self) -> tuple[sa.Table, ...]:
         """Every stored table once."""
-        return (self.rows,) if self.one_level else (self.rows, *(records.table for records in self.records))
+        own = () if self.one_level else tuple(records.table for records in self.records)
+        return (self.rows, *own, *((self.history.table,) if self.history else ()))
 
 
 def table_name(*parts: str) -> str:
@@ -128,7 +143,8 @@ def _own_records(shape: Shape, source: Source, contract: Contract, metadata: sa.
     """A table of its own for the records of one source: one column for each field that is needed."""
     shown = [(field.name, field.field) for field in shape.view.fields if field.source == source.name]
     shown = [(name, field) for name, field in shown if name not in shape.view.key]
-    needed = [*contract.key, *source.key, *source.rank, *(field for _, field in shown)]
+    reported = [also for field in shape.view.fields for other, also in field.also if other == source.name]
+    needed = [*contract.key, *source.key, *source.rank, *(field for _, field in shown), *reported]
     columns = {name: f"c{index}" for index, name in enumerate(dict.fromkeys(needed))}
     cells = tuple(
         Cell(column, _field(contract, name), _scale(_field(contract, name))) for name, column in columns.items()
@@ -167,15 +183,40 @@ def _row_records(shape: Shape, rows: sa.Table) -> Records:
     return Records(source, contract, rows, cells, shape.view.key, (), (), ())
 
 
+def _history(shape: Shape, metadata: sa.MetaData) -> History | None:
+    """The versions of a history view: its key is its entity's, so a version is one event."""
+    if shape.view.kind != "history":
+        return None
+    view, contract = shape.view, shape.contracts[0]
+    fields = dict(zip(view.key, view.sources[0].key, strict=True))
+    fields |= {f.name: f.field for f in view.fields if f.source == view.sources[0].name and f.name not in view.key}
+    kinds = {name: _field(contract, field) for name, field in fields.items()}
+    table = sa.Table(
+        table_name(f"h_{view.name}"),
+        metadata,
+        *(
+            sa.Column(name, sql_type(field.kind, _scale(field)), nullable=name not in view.key)
+            for name, field in kinds.items()
+        ),
+        *_bookkeeping(),
+        sa.Column(KNOWN, sa.BigInteger, nullable=False),
+        sa.Column(VALID, sa.BigInteger, nullable=False),
+        sa.Column(UNTIL, sa.BigInteger),
+        sa.PrimaryKeyConstraint(*view.key, *VERSION),
+    )
+    return History(table, tuple(fields.items()))
+
+
 @lru_cache(maxsize=1_000)
 def _layout(shape: _ByFingerprint) -> Layout:
     metadata = sa.MetaData()
     rows = row_table(shape.shape, metadata)
     if is_one_level(shape.shape):
-        return Layout(shape.shape, rows, (_row_records(shape.shape, rows),), one_level=True)
+        history = _history(shape.shape, metadata)
+        return Layout(shape.shape, rows, (_row_records(shape.shape, rows),), one_level=True, history=history)
     pairs = zip(shape.shape.view.sources, shape.shape.contracts, strict=True)
     records = tuple(_own_records(shape.shape, source, contract, metadata) for source, contract in pairs)
-    return Layout(shape.shape, rows, records, one_level=False)
+    return Layout(shape.shape, rows, records, one_level=False, history=_history(shape.shape, metadata))
 
 
 class _ByFingerprint:
