@@ -12,7 +12,7 @@ from bus.errors import Fenced
 from bus.infra.database import translated_errors, write
 from bus.views.builder import Place, write_positions
 from bus.views.catalogue import Shape
-from bus.views.store import POSITION, VIEW, Position, read_positions
+from bus.views.store import BY_VIEW, VIEW, Position, read_positions
 from bus.views.tables import LIVE, layout, row_table
 
 
@@ -83,4 +83,5 @@ def _mine(connection: Connection, view: str, epoch: int) -> sa.Row[tuple[object,
 def _drop(connection: Connection, row: sa.Row[tuple[object, ...]]) -> None:
     for table in reversed(json.loads(row.tables)):
         sa.Table(table["name"], sa.MetaData()).drop(connection, checkfirst=True)
-    connection.execute(sa.delete(POSITION).where(POSITION.c.view == row.name))
+    for kept in BY_VIEW:
+        connection.execute(sa.delete(kept).where(kept.c.view == row.name))

@@ -115,33 +115,36 @@ def touched_keys(layout: Layout, dialect: str, suffix: str) -> sa.Table:
     return temporary(table_name(f"t_{layout.shape.view.name}", suffix), columns, dialect)
 
 
+def on_group(touched: sa.Table, table: sa.FromClause, group: Sequence[str]) -> sa.ColumnElement[bool]:
+    """Whether these columns of ``table`` hold the touched view key."""
+    return sa.and_(*(table.c[name] == column for name, column in zip(group, touched.columns, strict=True)))
+
+
+def best_records(records: Records, touched: sa.Table) -> sa.Subquery:
+    """Of each touched key the live record of highest rank: null lowest, the record's key last. Its columns: the view
+    key as in ``touched``, the records' ``shown`` columns by their names in the view, and ``place``, which is 1."""
+    table = records.table
+    order = [table.c[name].desc().nulls_last() for name in records.rank]
+    order += [table.c[name].desc() for name in records.key]
+    key = list(touched.columns)
+    place = sa.func.row_number().over(partition_by=key, order_by=order).label("place")
+    ranked = (
+        sa.select(*key, *(table.c[column].label(name) for name, column in records.shown), place)
+        .join_from(touched, table, on_group(touched, table, records.group))
+        .where(table.c[LIVE].is_(True))
+        .subquery()
+    )
+    return sa.select(ranked).where(ranked.c.place == 1).subquery()
+
+
 class RowStatements:
     """Computing the rows of touched view keys from the records of all sources."""
 
     def __init__(self, layout: Layout, touched: sa.Table, dialect: str) -> None:
         self.touched = touched
-        best = [self._best(records) for records in layout.records]
+        best = [best_records(records, touched) for records in layout.records]
         self.upsert = self._upsert(layout, best, dialect)
         self.delete = self._delete(layout)
-
-    def _on_group(self, table: sa.FromClause, group: Sequence[str]) -> sa.ColumnElement[bool]:
-        pairs = zip(group, self.touched.columns, strict=True)
-        return sa.and_(*(table.c[name] == column for name, column in pairs))
-
-    def _best(self, records: Records) -> sa.Subquery:
-        """Of each touched key the live record of highest rank: null lowest, the record's key last."""
-        table = records.table
-        order = [table.c[name].desc().nulls_last() for name in records.rank]
-        order += [table.c[name].desc() for name in records.key]
-        touched = list(self.touched.columns)
-        place = sa.func.row_number().over(partition_by=touched, order_by=order).label("place")
-        ranked = (
-            sa.select(*touched, *(table.c[column].label(name) for name, column in records.shown), place)
-            .join_from(self.touched, table, self._on_group(table, records.group))
-            .where(table.c[LIVE].is_(True))
-            .subquery()
-        )
-        return sa.select(ranked).where(ranked.c.place == 1).subquery()
 
     def _upsert(self, layout: Layout, best: Sequence[sa.Subquery], dialect: str) -> Insert:
         key, source = layout.shape.view.key, self._joined(best)
@@ -163,7 +166,7 @@ class RowStatements:
         source: sa.FromClause = self.touched
         for subquery in best:
             names = [column.name for column in self.touched.columns]
-            source = source.outerjoin(subquery, self._on_group(subquery, names))
+            source = source.outerjoin(subquery, on_group(self.touched, subquery, names))
         return source
 
     def _delete(self, layout: Layout) -> sa.Delete:
@@ -171,7 +174,7 @@ class RowStatements:
         key = [layout.rows.c[name] for name in layout.shape.view.key]
         gone = sa.select(*self.touched.columns).where(
             *(
-                ~sa.exists().where(self._on_group(records.table, records.group), records.table.c[LIVE].is_(True))
+                ~sa.exists().where(on_group(self.touched, records.table, records.group), records.table.c[LIVE].is_(True))
                 for records in layout.records
             )
         )
