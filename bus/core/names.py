@@ -46,6 +46,11 @@ def subject_of(entity: str) -> str:
     return f"{topic_of(entity)}-value"
 
 
+def without_generation(view: str) -> str:
+    """The name of the view that a shadow (``+next``) or a replaced generation (``+old``) stands for."""
+    return view.partition("+")[0]
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for a misspelt name: ``Did you mean 'ward'?``, or the known names, or nothing."""
     names = sorted(known)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property
 from typing import Any, Final
 
@@ -17,7 +17,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from bus.contracts.store import insert_new
-from bus.core.columns import Column, find_columns
+from bus.core import names
+from bus.core.columns import Column, find_columns, scale_of
 from bus.core.columns import over_columns as columns_over
 from bus.core.contracts import Contract, Kind
 from bus.core.declarations import parse_view, problems_of, read_view
@@ -40,7 +41,7 @@ _REVISION: Final = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("revision", sa.BigInteger, nullable=False),
 )
-_LAYOUT: Final = 2  # of the tables: another number rebuilds every view
+_LAYOUT: Final = 3  # of the tables: another number rebuilds every view
 
 
 @dataclass(frozen=True)
@@ -58,15 +59,33 @@ class Shape:
 
     @cached_property
     def fingerprint(self) -> str:
-        """What the tables depend on, as 64 hex digits: another fingerprint means a rebuild. Titles do not count."""
-        document = {k: v for k, v in (self.view.document or {}).items() if k not in ("title", "listed", "owner")}
-        columns = [(column.name, column.kind, column.scale, column.source) for column in self.columns]
-        sources = [
-            (contract.id, contract.key, contract.version, [(f.name, f.kind, str(f.avro)) for f in contract.fields])
-            for contract in self.contracts
-        ]
-        text = json.dumps([_LAYOUT, self.view.name, document, columns, sources], sort_keys=True, default=str)
+        """What the tables depend on, as 64 hex digits: another fingerprint means a rebuild. Titles, owner, classes and
+        what the view does not use of its contracts do not count, nor does the suffix of a shadow (``+next``)."""
+        text = json.dumps([_LAYOUT, names.without_generation(self.view.name), self._stored()], default=str)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def _stored(self) -> list[Any]:
+        view = self.view
+        columns = [(column.name, column.kind, column.scale, column.source) for column in self.columns]
+        if view.kind == "aggregate":
+            over = [astuple(over) for over in view.over]
+            measures = [(m.name, m.function, m.over, m.field, m.where and astuple(m.where)[0]) for m in view.measures]
+            return [view.kind, view.key, columns, over, measures]
+        fields = [(field.name, field.source, field.field, field.also) for field in view.fields]
+        lookups = [astuple(lookup) for lookup in view.lookups]
+        return [view.kind, view.key, columns, fields, lookups, view.valid, self._used()]
+
+    def _used(self) -> list[Any]:
+        """Of each source what the view uses: its keys, its rank, its version, and the kinds of all fields used."""
+        found: list[Any] = []
+        for source, contract in zip(self.view.sources, self.contracts, strict=True):
+            shown = [field.field for field in self.view.fields if field.source == source.name]
+            also = [name for field in self.view.fields for reporter, name in field.also if reporter == source.name]
+            version = [contract.version] if contract.version else []
+            used = sorted({*contract.key, *source.key, *source.rank, *shown, *also, *self.view.valid, *version})
+            kinds = [(name, field.kind, scale_of(field)) for name in used if (field := contract.field(name))]
+            found.append((source.name, source.entity, contract.key, source.key, source.rank, contract.version, kinds))
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from views_world import INSPECTION, INSPECTIONS, LICENCE, MONEY, VIEW, schema
 
-from bus.core.contracts import parse_contract
+from bus.core.contracts import Contract, Kind, parse_contract
 from bus.core.declarations import parse_view
 from bus.errors import InvalidDeclaration, UnknownView
 from bus.infra.database import open_database
-from bus.views.catalogue import Declarations, shape_of, shapes
+from bus.views.catalogue import Declarations, Shape, shape_of, shapes
 
 CONTRACTS = {found.id: found for found in map(parse_contract, (LICENCE, INSPECTION))}
 COUNTS: dict[str, Any] = {
@@ -78,3 +81,132 @@ def test_keys_of_different_scales_are_refused() -> None:
     view = parse_view({"view": "fees", "owner": "market", "key": ["fee"], "sources": sources})
     with pytest.raises(InvalidDeclaration, match="another scale"):
         shape_of(view, contracts, {})
+
+
+def shape(doc: Mapping[str, Any], contracts: Mapping[str, Contract] = CONTRACTS, **others: Shape) -> Shape:
+    return shape_of(parse_view(doc), contracts, others)
+
+
+def with_field(document: Mapping[str, Any], **field: Any) -> dict[str, Contract]:
+    """The contracts after a new version of one."""
+    changed = parse_contract({**document, "fields": [*document["fields"], field]})
+    return {**CONTRACTS, changed.id: changed}
+
+
+BROUGHT = {
+    **INSPECTIONS,
+    "lookups": {"business_": {"view": "food_business", "by": "business"}},
+    "fields": {**INSPECTIONS["fields"], "fee": {"from": "business_.fee"}},  # type: ignore[dict-item]
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"title": {"en": "another", "zh": "别名"}},
+        {"owner": "food"},
+        {"listed": False},
+        {"stale": True},
+        {"fields": {**VIEW["fields"], "name": {"from": "licence.name", "class": "restricted"}}},  # type: ignore[dict-item]
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_what_needs_no_rebuild(change: dict[str, Any]) -> None:
+    """Words, classes and answers while behind do not touch the tables."""
+    assert shape({**VIEW, **change}).fingerprint == shape(VIEW).fingerprint
+
+
+def test_a_new_contract_version_that_changes_nothing_used_needs_no_rebuild() -> None:
+    """A field that the view does not show may come, be retitled and be made stricter."""
+    more = with_field(LICENCE, name="note", type=["null", "string"], default=None)
+    assert shape(VIEW, more).fingerprint == shape(VIEW).fingerprint
+    fields = [{**field, "bus.title": {"en": "New"}, "bus.class": "restricted"} for field in LICENCE["fields"]]
+    titled = parse_contract({**LICENCE, "fields": fields})
+    assert shape(VIEW, {**CONTRACTS, titled.id: titled}).fingerprint == shape(VIEW).fingerprint
+
+
+def test_a_shadow_has_the_fingerprint_of_its_view() -> None:
+    """What is built beside a view takes its place, so the same tables are the same thing under both names."""
+    live = shape(VIEW)
+    for suffix in ("+next", "+old"):
+        shadow = replace(live, view=replace(live.view, name=f"food_business{suffix}"))
+        assert shadow.fingerprint == live.fingerprint
+    assert replace(live, view=replace(live.view, name="another")).fingerprint != live.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("fields", "name", "from"), "inspection.result"),
+        (("fields", "name", "also_reported_by"), ["inspection.result"]),
+        (("sources", "licence", "rank"), ["name", "starts"]),
+        (("sources", "inspection", "key"), ["inspection"]),
+        (("fields", "more"), {"from": "inspection.passed"}),
+    ],
+    ids=lambda place: "/".join(place) if isinstance(place, tuple) else "",
+)
+def test_what_needs_a_rebuild(place: tuple[str, ...], value: Any) -> None:
+    """Each thing that the tables are made of counts."""
+    doc = json.loads(json.dumps(VIEW))
+    inner = doc
+    for part in place[:-1]:
+        inner = inner[part]
+    inner[place[-1]] = value
+    assert shape(doc).fingerprint != shape(VIEW).fingerprint
+
+
+def test_another_version_field_or_scale_needs_a_rebuild() -> None:
+    """They decide which event is newest and what is stored."""
+    unversioned = {name: value for name, value in INSPECTION.items() if name != "bus.version"}
+    coarse = [
+        {**field, "type": ["null", {**MONEY, "scale": 1}]} if field["name"] == "fee" else field
+        for field in LICENCE["fields"]
+    ]
+    for document in (unversioned, {**LICENCE, "fields": coarse}):
+        changed = parse_contract(document)
+        assert shape(VIEW, {**CONTRACTS, changed.id: changed}).fingerprint != shape(VIEW).fingerprint
+
+
+def test_columns_that_a_look_up_brings() -> None:
+    """They have the other view's kind, may be missing, and say which look-up brings them."""
+    business = shape(VIEW)
+    brought = shape(BROUGHT, food_business=business)
+    column = next(column for column in brought.columns if column.name == "fee")
+    assert (column.kind, column.scale, column.nullable, column.source) == (Kind.DECIMAL, 2, True, "business_")
+    assert brought.view.reads == ("food_business",)
+
+
+def test_a_view_that_others_look_up(database_url: str) -> None:
+    """It is neither dropped nor changed so that they break, and no view may read itself through others."""
+    declarations = Declarations(open_database(database_url, "governance"))
+    with pytest.raises(InvalidDeclaration, match="there is no view 'food_business'"):
+        declarations.apply(BROUGHT, CONTRACTS)
+    declarations.apply(VIEW, CONTRACTS)
+    declarations.apply(BROUGHT, CONTRACTS)
+    assert list(shapes(declarations, CONTRACTS)) == ["food_business", "inspections"]
+    with pytest.raises(InvalidDeclaration, match="is read by inspections"):
+        declarations.drop("food_business")
+    without = {name: field for name, field in VIEW["fields"].items() if name != "fee"}  # type: ignore[attr-defined]
+    with pytest.raises(InvalidDeclaration, match=r"'inspections' reads it and would break: .*no field 'fee'"):
+        declarations.apply({**VIEW, "fields": without}, CONTRACTS)
+    back = {"last": {"view": "inspections", "by": "licence"}}
+    with pytest.raises(InvalidDeclaration, match="food_business -> inspections -> food_business"):
+        declarations.apply({**VIEW, "lookups": back}, CONTRACTS)
+    declarations.drop("inspections")
+    declarations.drop("food_business")
+
+
+def test_everything_wrong_at_once(database_url: str) -> None:
+    """What the document says wrongly and what its contracts lack are told together, each with its place."""
+    declarations = Declarations(open_database(database_url, "governance"))
+    doc = json.loads(json.dumps(VIEW))
+    doc["fields"]["name"] = {"form": "licence.name"}
+    doc["fields"]["area"]["from"] = "licence.aera"
+    doc["sources"]["licence"]["rank"] = ["start"]
+    with pytest.raises(InvalidDeclaration) as refused:
+        declarations.apply(doc, CONTRACTS)
+    members = refused.value.members
+    found = dict(zip(members["places"], members["problems"], strict=True))
+    assert "Did you mean 'from'?" in found["fields.name.form"]
+    assert "Did you mean 'area'?" in found["fields.area.from"]
+    assert "Did you mean 'starts'?" in found["sources.licence.rank.start"]
