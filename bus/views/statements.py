@@ -174,8 +174,8 @@ class RowStatements:
         key = [layout.rows.c[name] for name in layout.shape.view.key]
         gone = sa.select(*self.touched.columns).where(
             *(
-                ~sa.exists().where(on_group(self.touched, records.table, records.group), records.table.c[LIVE].is_(True))
-                for records in layout.records
+                ~sa.exists().where(on_group(self.touched, found.table, found.group), found.table.c[LIVE].is_(True))
+                for found in layout.records
             )
         )
         matching = key[0].in_(gone) if len(key) == 1 else sa.tuple_(*key).in_(gone)
