@@ -220,16 +220,17 @@ def _layout(shape: _ByFingerprint) -> Layout:
 
 
 class _ByFingerprint:
-    """A shape that is equal to another with the same fingerprint, so that layouts can be kept."""
+    """A shape that is equal to another with the same name and fingerprint, so that layouts can be kept."""
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
+        self._key = (shape.view.name, shape.fingerprint)  # a shadow has its view's fingerprint and tables of its own
 
     def __hash__(self) -> int:
-        return hash(self.shape.fingerprint)
+        return hash(self._key)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ByFingerprint) and other.shape.fingerprint == self.shape.fingerprint
+        return isinstance(other, _ByFingerprint) and other._key == self._key
 
 
 def layout(shape: Shape) -> Layout:
