@@ -19,6 +19,7 @@ from bus.errors import Fenced
 from bus.infra.database import translated_errors, write
 from bus.views.batches import Batch
 from bus.views.catalogue import Shape
+from bus.views.disagreement import disagreement
 from bus.views.followers import Follower
 from bus.views.history import Keeper, knowing
 from bus.views.newest import newest, selected, stale, without_sequence
@@ -56,7 +57,8 @@ def no_crash(_point: str) -> None:
 class Builder:
     """Builds one entity or history view under the lease's ``epoch``. Not thread-safe: one caller at a time.
 
-    ``followers``: what else is kept in the same transactions, in this order, after a history view's own versions.
+    ``followers``: what else is kept in the same transactions, in this order, after a history view's own versions and
+    the view's discrepancies.
     """
 
     def __init__(
@@ -72,9 +74,10 @@ class Builder:
         self._layout = layout(shape)
         dialect = engine.dialect.name
         self._keeper = Keeper(shape, dialect) if self._layout.history else None
-        self._followers = [*([self._keeper] if self._keeper else []), *followers]
         suffix = shape.fingerprint[:8]
         self._touched = touched_keys(self._layout, dialect, suffix)
+        own = [*([self._keeper] if self._keeper else []), *disagreement(shape, self._touched, dialect)]
+        self._followers = [*own, *followers]
         self._rows = None if self._layout.one_level else RowStatements(self._layout, self._touched, dialect)
         self._merges = [
             (records, MergeStatements(records, self._touched, dialect, suffix)) for records in self._layout.records
