@@ -76,7 +76,8 @@ class Builder:
         self._keeper = Keeper(shape, dialect) if self._layout.history else None
         suffix = shape.fingerprint[:8]
         self._touched = touched_keys(self._layout, dialect, suffix)
-        own = [*([self._keeper] if self._keeper else []), *disagreement(shape, self._touched, dialect)]
+        own: list[Follower] = [self._keeper] if self._keeper else []
+        own += disagreement(shape, self._touched, dialect)
         self._followers = [*own, *followers]
         self._rows = None if self._layout.one_level else RowStatements(self._layout, self._touched, dialect)
         self._merges = [

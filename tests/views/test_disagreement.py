@@ -87,7 +87,11 @@ def events(draw: st.DrawFn) -> Event:
     """An upsert, or one time in four a delete, of any of the three departments."""
     entity, records, key = draw(
         st.sampled_from(
-            [("market.licence", licences, "term"), ("food.visit", visits, "visit"), ("tax.account", accounts, "account")]
+            [
+                ("market.licence", licences, "term"),
+                ("food.visit", visits, "visit"),
+                ("tax.account", accounts, "account"),
+            ]
         )
     )
     record = draw(records)
