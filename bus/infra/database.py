@@ -106,11 +106,24 @@ def _open_postgresql(target: sa.URL, name: Name, *, durable: bool, read_only: bo
 
 
 def create_tables(engine: Engine, metadata: sa.MetaData) -> None:
-    """Makes the tables that are missing; harmless when two processes do it at once."""
+    """Makes the tables that are missing, and the columns that are missing of those there; harmless when two processes
+    do it at once. A column that comes later must be nullable or have a default in the database."""
     with translated_errors(), write(engine) as connection:
         if engine.dialect.name == "postgresql":
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(7205760)"))
         metadata.create_all(connection)
+        for table in metadata.sorted_tables:
+            there = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
+            for column in table.columns:
+                if column.name not in there:
+                    _add_column(connection, table, column)
+
+
+def _add_column(connection: Connection, table: sa.Table, column: sa.Column[Any]) -> None:
+    """A column of a later version of the bus, in a table that an earlier one made."""
+    name = connection.dialect.identifier_preparer.format_table(table)
+    definition = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
+    connection.exec_driver_sql(f"ALTER TABLE {name} ADD COLUMN {definition}")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping
 
 import sqlalchemy as sa
@@ -10,6 +11,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from bus.errors import Fenced
 from bus.infra.database import translated_errors, write
+from bus.views.applied import shape_text
 from bus.views.builder import Place, write_positions
 from bus.views.catalogue import Shape
 from bus.views.store import BY_VIEW, VIEW, Position, read_positions
@@ -28,7 +30,7 @@ def prepare(engine: Engine, shape: Shape, epoch: int) -> bool:
         _drop(connection, row)
         tables = (row_table(shape),) if shape.view.kind == "aggregate" else layout(shape).tables
         for table in tables:
-            table.create(connection)
+            create(connection, table)
         sources = {source.name: f"dept.{source.entity}" for source in shape.view.sources}
         zero = dict.fromkeys(("applied", "stale_dropped", "null_key", "quarantined"), 0)
         connection.execute(
@@ -36,6 +38,8 @@ def prepare(engine: Engine, shape: Shape, epoch: int) -> bool:
             .where(VIEW.c.name == shape.view.name)
             .values(
                 fingerprint=shape.fingerprint,
+                shape=shape_text(shape),
+                origins="{}",
                 tables=json.dumps([{"name": table.name, "live": LIVE in table.c} for table in tables]),
                 sources=json.dumps(sources),
                 bases="{}",
@@ -45,6 +49,15 @@ def prepare(engine: Engine, shape: Shape, epoch: int) -> bool:
             )
         )
         return True
+
+
+def create(connection: Connection, table: sa.Table) -> None:
+    """Makes a table. Its indexes get names that nothing else has: a table that is renamed keeps its indexes, and the
+    next one of its first name brings its own."""
+    made = table.to_metadata(sa.MetaData())
+    for index in made.indexes:
+        index.name = sa.quoted_name(f"i_{uuid.uuid4().hex}", quote=None)
+    made.create(connection)
 
 
 def start_positions(engine: Engine, view: str, epoch: int, starts: Mapping[Place, int]) -> dict[Place, int]:

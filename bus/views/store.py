@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
@@ -36,7 +36,14 @@ VIEW: Final = sa.Table(
     sa.Column("stale_dropped", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("null_key", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("quarantined", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("shape", sa.Text, nullable=False, server_default=""),  # what the tables were made for, see `applied`
+    sa.Column("origins", sa.Text, nullable=False, server_default="{}"),  # by topic: its id, each partition's first
+    sa.Column("request", sa.Text, nullable=False, server_default=""),  # the last rebuild or undo that was taken up
+    sa.Column("rebuild", sa.Text, nullable=False, server_default="{}"),  # how that one goes, or how it ended
+    sa.Column("undone", sa.Text, nullable=False, server_default=""),  # a fingerprint that was taken back by an undo
 )
+OF_THE_NAME: Final = ("name", "epoch", "seq", "owner", "beat", "crashes", "request", "rebuild", "undone")
+"""Columns of a view's row that stay where they are when its tables are swapped; all others follow the tables."""
 POSITION: Final = sa.Table(
     "position",
     METADATA,
@@ -96,6 +103,9 @@ class ViewState:
     null_key: int = 0
     quarantined: int = 0
     bases: Mapping[str, int] | None = None
+    shape: str = ""
+    rebuild: Mapping[str, Any] | None = None
+    undone: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +133,10 @@ class ViewStore:
         if not _read_only(engine):
             create_tables(engine, METADATA)
 
+    @property
+    def engine(self) -> Engine:
+        return self._engine
+
     def states(self, *, count: bool = True) -> dict[str, ViewState]:
         """The state of every view that a worker has taken up, by name. ``count=False``: ``rows`` is 0, no counting."""
         with translated_errors(), self._engine.connect() as connection:
@@ -141,6 +155,13 @@ class ViewStore:
             row = connection.execute(sa.select(VIEW).where(VIEW.c.name == view)).mappings().first()
             lag = connection.execute(_LAGS.where(POSITION.c.view == view)).first()
         return _state(row, 0, int(lag[1]) if lag else 0) if row else None
+
+    def fingerprints(self) -> dict[str, str]:
+        """Of the shapes that the views' tables have, by view, shadows included."""
+        with translated_errors(), self._engine.connect() as connection:
+            if not self._is_there(connection):
+                return {}
+            return dict(connection.execute(sa.select(VIEW.c.name, VIEW.c.fingerprint)).tuples().all())
 
     def positions(self, view: str) -> list[Position]:
         """The positions of a view, by topic and partition."""
@@ -222,6 +243,9 @@ def _state(row: sa.RowMapping, rows: int, lag: int) -> ViewState:
         null_key=row["null_key"],
         quarantined=row["quarantined"],
         bases=json.loads(row["bases"]),
+        shape=row["shape"],
+        rebuild=json.loads(row["rebuild"]) or None,
+        undone=row["undone"],
     )
 
 

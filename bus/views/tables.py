@@ -8,6 +8,7 @@ is the view's key, the two levels are one table, and a deleted record stays in i
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -17,6 +18,7 @@ import sqlalchemy as sa
 from bus.core.contracts import Contract, FieldContract, Kind
 from bus.core.views import Source
 from bus.views.catalogue import Shape
+from bus.views.groups import key_columns, state_columns
 from bus.views.values import sql_type
 
 VERSION: Final = ("_v1", "_v2", "_v3")
@@ -84,11 +86,13 @@ class Layout:
 
 
 def table_name(*parts: str) -> str:
-    """A name that PostgreSQL keeps whole: beyond 63 bytes its end becomes a hash."""
+    """A name of its own for these parts, that PostgreSQL keeps whole: beyond 63 bytes, and where the parts could be cut
+    at another place (``a__b`` and ``c``, ``a`` and ``b__c``), its end is a hash of them."""
     name = "__".join(parts)
-    if len(name) <= _LONGEST:
+    clear = len(parts) == 1 or (name.count("__") == len(parts) - 1 and "___" not in name)
+    if len(name) <= _LONGEST and clear:
         return name
-    return f"{name[:46]}_{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    return f"{name[:46]}_{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}"
 
 
 def _scale(field: FieldContract) -> int | None:
@@ -124,6 +128,8 @@ def row_table(shape: Shape, metadata: sa.MetaData | None = None) -> sa.Table:
         for column in shape.columns
     ]
     hidden = _bookkeeping() if is_one_level(shape) else []
+    if not keyed:
+        hidden = [*key_columns(shape, primary=True), *state_columns(shape)]
     return sa.Table(table_name(f"v_{shape.view.name}"), metadata or sa.MetaData(), *columns, *hidden)
 
 
