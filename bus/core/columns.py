@@ -12,8 +12,27 @@ from bus.core.views import Measure, Over, Source, Titles, View, ViewField
 
 
 @dataclass(frozen=True, slots=True)
+class Influence:
+    """A field of an event that decides what a column shows: its value, or by way of a key, rank, condition, group,
+    join or look-up (``role``). ``department``: who answers for it, and would leak where it is shown too openly."""
+
+    entity: str
+    field: str
+    department: str
+    classification: str
+    personal: bool
+    role: str
+
+    @property
+    def source(self) -> str:
+        """``department.entity.field``."""
+        return f"{self.entity}.{self.field}"
+
+
+@dataclass(frozen=True, slots=True)
 class Column:
-    """A column as readers see it. ``source``: the department's source name, None for a key of several."""
+    """A column as readers see it. ``source``: the department's source name, None for a key of several.
+    ``made_of``: everything that its values tell something of; `bus.core.guards` fills it."""
 
     name: str
     kind: Kind
@@ -23,6 +42,7 @@ class Column:
     personal: bool
     source: str | None = None
     scale: int | None = None
+    made_of: tuple[Influence, ...] = ()
 
 
 Columns = Mapping[str, tuple[Column, ...]]
