@@ -18,7 +18,6 @@ import sqlalchemy as sa
 from bus.core.contracts import Contract, FieldContract, Kind
 from bus.core.views import Source
 from bus.views.catalogue import Shape
-from bus.views.groups import key_columns, state_columns
 from bus.views.values import sql_type
 
 VERSION: Final = ("_v1", "_v2", "_v3")
@@ -128,8 +127,6 @@ def row_table(shape: Shape, metadata: sa.MetaData | None = None) -> sa.Table:
         for column in shape.columns
     ]
     hidden = _bookkeeping() if is_one_level(shape) else []
-    if not keyed:
-        hidden = [*key_columns(shape, primary=True), *state_columns(shape)]
     return sa.Table(table_name(f"v_{shape.view.name}"), metadata or sa.MetaData(), *columns, *hidden)
 
 
