@@ -30,7 +30,8 @@ Row = dict[str, Any]
 @dataclass(frozen=True, slots=True)
 class Event:
     """One event as it lies in a topic. ``record`` is None for a delete, which has ``key`` and perhaps ``stated``
-    (the contract's version field); an upsert's key and version are taken from the record."""
+    (the contract's version field); an upsert's key and version are taken from the record. ``appended_ms``: when it
+    reached the topic, by the broker's clock; ``time``: its ``ce_time``."""
 
     entity: str
     partition: int
@@ -39,6 +40,8 @@ class Event:
     key: tuple[Any, ...] = ()
     stated: Any = None
     sequence: int | None = None
+    appended_ms: int = 1_700_000_000_000
+    time: str | None = None
 
 
 def fold(view: View, contracts: Mapping[str, Contract], events: Iterable[Event]) -> list[Row]:

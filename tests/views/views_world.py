@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bus.contracts.codec import Codec
@@ -201,11 +201,10 @@ class Topics:
                 operation="delete" if record is None else "upsert",
                 sequence=event.sequence,
                 version=stated,
+                time=event.time,
             )
-            log.append(Message(len(log), record_key(key).encode(), value, envelope))
-            self.events.append(
-                Event(event.entity, event.partition, len(log) - 1, record, key, event.stated, event.sequence)
-            )
+            log.append(Message(len(log), record_key(key).encode(), value, envelope, event.appended_ms))
+            self.events.append(replace(event, offset=len(log) - 1, key=key))
 
     def batch(self, entity: str, partition: int, start: int, end: int) -> Batch:
         """The decoded events of ``[start, end)``."""
