@@ -126,7 +126,7 @@ def _fields(doc: Mapping[str, Any], known: _Known, problems: Problems) -> tuple[
     for name, value in _mapping(doc.get("fields", {}), "fields", problems).items():
         where = f"fields.{name}"
         field = _mapping(value, where, problems)
-        problems.unknown_members(where, field, ("from", "also_reported_by", "class"))
+        problems.unknown_members(where, field, ("from", "also_reported_by", "compare", "class"))
         source, source_field = _from(str(name), str(field.get("from", "")), own, known, problems)
         also: tuple[tuple[str, str], ...] = ()
         if "also_reported_by" in field:
@@ -134,12 +134,17 @@ def _fields(doc: Mapping[str, Any], known: _Known, problems: Problems) -> tuple[
             also = _also(field["also_reported_by"], source, place, own, problems)
             if source not in own or name in known.key:
                 problems.add(place, "is for fields of the view's own sources that are not its key")
+        compare = field.get("compare", "exact")
+        if compare not in ("exact", "folded") or ("compare" in field and not also):
+            problems.add(f"{where}.compare", "is exact, or folded (case and white space aside), of also_reported_by")
         declared = field.get("class")
         if declared is not None and declared not in CLASSES:
             hint = names.nearest(str(declared), CLASSES)
             problems.add(f"{where}.class", f"'{declared}' is not one of {', '.join(CLASSES)}. {hint}")
         classification = None if declared is None else str(declared)
-        found.append(ViewField(_id(name, where, problems), source, source_field, also, classification))
+        found.append(
+            ViewField(_id(name, where, problems), source, source_field, also, classification, compare == "folded")
+        )
     return tuple(found)
 
 

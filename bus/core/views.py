@@ -32,13 +32,15 @@ class ViewField:
     """A column of a view and the one field that it shows, of a source or of a look-up (both by name).
 
     ``also``: (source, field) pairs that report the same datum; where they disagree this one shows and a discrepancy
-    is opened. ``classification``: how open the view declares the column to be; None: as its source is."""
+    is opened. ``folded``: case and white space do not count there. ``classification``: how open the view declares the
+    column to be; None: as its source is."""
 
     name: str
     source: str
     field: str
     also: tuple[tuple[str, str], ...] = ()
     classification: str | None = None
+    folded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 transaction that applies the events.
 
 The authoritative value is the one that the row shows; the other one is of its own source's best record of that key. A
-discrepancy is open while both are there and differ in any byte. What is open, and with which values, follows from the
+discrepancy is open while both are there and differ in any byte; with ``compare: folded``, in more than upper and lower
+case and white space. What is open, and with which values, follows from the
 events alone, in whatever order sources were read and however their events were cut into batches.
 
 ``opened_ms`` and the place beside it are those of an event: of the two records that disagree the one that came last, if
@@ -58,12 +59,21 @@ class Pair:
     own: str
     other: str
     reported: str
+    folded: bool = False
+
+    def agree(self, shown: str, reported: str) -> bool:
+        """Whether two values, as texts, are the same datum."""
+        return shown == reported or (self.folded and _folded(shown) == _folded(reported))
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split())
 
 
 def pairs(view: View) -> list[Pair]:
     """Every pair that the view compares, in the order of its fields."""
     return [
-        Pair(field.name, field.source, field.field, other, reported)
+        Pair(field.name, field.source, field.field, other, reported, field.folded)
         for field in view.fields
         if field.name not in view.key
         for other, reported in field.also
@@ -130,7 +140,7 @@ class Disagreement:
             if shown is None or reported is None:
                 continue
             texts = (value_text(shown), value_text(reported))
-            if texts[0] != texts[1]:
+            if not pair.agree(*texts):
                 at_ms, *place = self._opening(pair, places) or last
                 found.append((key, pair.field, pair.source, pair.other, *texts, *place, at_ms))
         return found

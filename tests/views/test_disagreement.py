@@ -59,6 +59,7 @@ DOCUMENT = {
     "fields": {
         **{name: {"from": f"licence.{name}", "also_reported_by": [f"visit.{name}"]} for name in FIELDS},
         "name": {"from": "licence.name", "also_reported_by": ["visit.name", "tax.name"]},
+        "title": {"from": "licence.name", "also_reported_by": ["visit.name"], "compare": "folded"},
         "floor": {"from": "visit.floor"},
     },
 }
@@ -68,7 +69,7 @@ CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.differing_executors]
 values = {
     "at": st.sampled_from([None, dt.datetime(1969, 1, 1, tzinfo=dt.UTC), dt.datetime(2021, 1, 1, tzinfo=dt.UTC)]),
     "fee": st.sampled_from([None, Decimal("1.00"), Decimal("-0.50")]),
-    "name": st.sampled_from([None, "", "a", "A", "a ", "é", "e\u0301"]),
+    "name": st.sampled_from([None, "", " ", "a", "A", "a ", "Strasse 1", "STRAßE  1", "é", "e\u0301"]),
     "since": st.sampled_from([None, dt.date(2010, 1, 1), dt.date(2020, 2, 29)]),
     "size": st.sampled_from([None, 0.0, -0.0, 0.1, 0.30000000000000004, 0.3, float("nan")]),
     "open": st.sampled_from([None, True, False]),
@@ -107,7 +108,8 @@ def expected(view: View, topics: Topics) -> Open:
         for row in fold(widened, REGISTRY.contracts, topics.events):
             if row[pair.field] is not None and row["other"] is not None:
                 texts = (value_text(row[pair.field]), value_text(row["other"]))
-                if texts[0] != texts[1]:
+                plain = [" ".join(text.casefold().split()) for text in texts] if pair.field == "title" else texts
+                if plain[0] != plain[1]:
                     found[record_key(row[name] for name in view.key), pair.field, pair.other] = texts
     return found
 
@@ -132,6 +134,9 @@ class World:
         statement = sa.select(DISCREPANCY).order_by(DISCREPANCY.c.opened_ms, DISCREPANCY.c.offset)
         with self.engine.connect() as connection:
             return list(connection.execute(statement).mappings())
+
+    def names(self) -> list[sa.RowMapping]:
+        return [entry for entry in self.entries() if entry["field"] == "name"]
 
     def open(self) -> Open:
         entries = [entry for entry in self.entries() if entry["closed_ms"] is None]
@@ -194,14 +199,14 @@ class DisagreementContract:
         world.apply(topics, licence(1, "Wang"))
         world.apply(topics, visit(1, "Wong"))
         world.apply(topics, visit(1, "Weng"))
-        (entry,) = world.entries()
+        (entry,) = world.names()
         assert (entry["topic"], entry["partition"], entry["offset"]) == ("dept.food.visit", 0, 0)
         assert (entry["opened_ms"], entry["closed_ms"]) == (2_000, None)
         assert (entry["shown"], entry["reported"], entry["source"]) == ("Wang", "Weng", "licence")
         world.apply(topics, visit(1, "Wang"))
-        assert [entry["closed_ms"] for entry in world.entries()] == [4_000]
+        assert [entry["closed_ms"] for entry in world.names()] == [4_000]
         world.apply(topics, licence(1, "Li"), licence(1, "Zhao"))
-        first, second = world.entries()
+        first, second = world.names()
         assert first["closed_ms"] == 4_000
         assert (second["topic"], second["offset"], second["opened_ms"]) == ("dept.market.licence", 2, 6_000)
 
@@ -212,7 +217,7 @@ class DisagreementContract:
         world.apply(topics, old, new, visit(1, "Li"))
         assert world.entries() == []
         world.apply(topics, Event("market.licence", 0, 0, None, (2,)))
-        (entry,) = world.entries()
+        (entry,) = world.names()
         assert (entry["shown"], entry["reported"]) == ("Wang", "Li")
         assert (entry["topic"], entry["offset"], entry["opened_ms"]) == ("dept.market.licence", 2, 4_000)
 
@@ -223,7 +228,7 @@ class DisagreementContract:
         world.apply(topics, licence(1, "Wang", shop="丙"))
         assert world.open() == {}
         world.apply(topics, visit(2, "Li", shop="丙"))
-        assert world.open() == {("丙", "name", "visit"): ("Wang", "Li")}
+        assert world.open() == {("丙", field, "visit"): ("Wang", "Li") for field in ("name", "title")}
 
     def test_they_go_with_the_view(self, world: World) -> None:
         """A view that is taken back leaves no discrepancy behind."""
@@ -247,7 +252,7 @@ class DisagreementContract:
             builder.apply(batches)
         assert world.entries() == []
         builder.apply(batches)
-        assert len(world.open()) == 1
+        assert len(world.open()) == 2
 
 
 class TestSqlite(DisagreementContract):
