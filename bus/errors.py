@@ -6,7 +6,7 @@ BusError
 ├── BadHost ForeignIdentity 400
 ├── Unauthorized            401    InvalidToken
 ├── Refused                 403    NotGranted PurposeNotGranted ChannelNotGranted FieldNotGranted
-│                                  FieldNotFilterable FourEyes Csrf Suppressed AdministratorsOnly
+│                                  FieldNotFilterable NotAParty FourEyes Csrf Suppressed AdministratorsOnly
 ├── Missing                 404    NotFound UnknownView UnknownDepartment UnknownEntity
 ├── MethodNotAllowed        405
 ├── NotAcceptable           406
@@ -169,6 +169,11 @@ class AdministratorsOnly(Refused):
     """Only an administrator of the bus may do this. Ask the governance office."""
 
     code = "not_granted"
+
+
+class NotAParty(Refused):
+    """{department} reports no datum of {view} that another department reports too, so it is shown none of its
+    disagreements. {owner} answers for the view."""
 
 
 class Missing(BusError):

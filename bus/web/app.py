@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 
 from fastapi import APIRouter, FastAPI
 
-from bus.web import operations, portal, problems, reference, views
+from bus.web import discrepancies, operations, portal, problems, reference, views
 from bus.web.edge import Edge
 from bus.web.figures import Figures
 from bus.web.parts import Parts
@@ -31,7 +31,7 @@ def create_app(parts: Parts, routers: Sequence[APIRouter] = ()) -> FastAPI:
     app.state.parts = parts
     app.state.figures = Figures(parts.views, parts.quarantined)
     problems.install(app)
-    for router in (views.router, operations.router, reference.router, portal.router, *routers):
+    for router in (views.router, discrepancies.router, operations.router, reference.router, portal.router, *routers):
         app.include_router(router)
     portal.mount_static(app)
     app.add_middleware(Edge, hosts=parts.hosts, figures=app.state.figures)

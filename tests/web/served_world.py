@@ -205,7 +205,7 @@ def _fill(views: sa.Engine, shape: Shape, rows: Sequence[Mapping[str, Any]], *, 
     """Makes a view's table with these rows, and its entry as a worker would."""
     table = row_table(shape)
     create_tables(views, table.metadata)
-    hidden = {"_v1": 1, "_v2": 1, "_v3": 1, "_live": True} if is_one_level(shape) else {}
+    hidden = {"_v1": 1, "_v2": 1, "_v3": 1, "_live": True, "_partition": 0} if is_one_level(shape) else {}
     blank = dict.fromkeys((column.name for column in shape.columns), None)
     sources = {source.name: f"dept.{source.entity}" for source in shape.view.sources}
     now_ms = int(time.time() * 1_000)
