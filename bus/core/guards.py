@@ -83,7 +83,7 @@ def _fields(contracts: Mapping[str, Contract], source: Source, fields: Sequence[
     contract = contracts.get(source.entity)
     found = [contract.field(name) if contract else None for name in fields]
     return [
-        Influence(contract.id, field.name, contract.department, field.classification, field.personal, role)
+        Influence(contract.id, field.name, contract.owner, field.classification, field.personal, role)
         for field in found
         if contract is not None and field is not None
     ]
