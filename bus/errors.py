@@ -3,6 +3,7 @@
 BusError
 ├── SetupError                     what the machine lacks, with the ways out (exit 1)
 ├── Fenced                         another builder owns the view now: drop the batch
+├── DependentFailed                a view computed from this one cannot be: stop that, try the batch again
 ├── BadHost ForeignIdentity 400
 ├── Unauthorized            401    InvalidToken
 ├── Refused                 403    NotGranted PurposeNotGranted ChannelNotGranted FieldNotGranted
@@ -10,8 +11,8 @@ BusError
 ├── Missing                 404    NotFound UnknownView UnknownDepartment UnknownEntity
 ├── MethodNotAllowed        405
 ├── NotAcceptable           406
-├── Conflict                409    IncompatibleSchema DuplicateDatum GrantConflict TestsFailed
-│                                  IdempotencyConflict
+├── Conflict                409    IncompatibleSchema ContractRetired DuplicateDatum GrantConflict
+│                                  TestsFailed IdempotencyConflict
 ├── TooLarge                413
 ├── AddressTooLong          414
 ├── EncodingNotTaken        415
@@ -83,6 +84,12 @@ class Fenced(BusError):
     """View {view} is built by another worker since epoch {epoch}; this batch was dropped."""
 
     code = "fenced"
+
+
+class DependentFailed(BusError):
+    """View {view} cannot be kept up to date: {why}. The view being written is tried again without it."""
+
+    code = "dependent_failed"
 
 
 class ForeignIdentity(BusError):
@@ -229,6 +236,13 @@ class IncompatibleSchema(Conflict):
     register a new entity."""
 
     code = "incompatible_schema"
+
+
+class ContractRetired(Conflict):
+    """{entity} is retired: it takes no new versions and no events. What was published stays. Ask {owner} what
+    replaces it."""
+
+    code = "contract_retired"
 
 
 class DuplicateDatum(Conflict):
@@ -419,6 +433,10 @@ class DatabaseUnavailable(Unavailable):
     """The database does not answer. Try again shortly; operators: `bus status`."""
 
     code = "database_unavailable"
+
+
+class DependentsChanged(DatabaseUnavailable):
+    """Other views are computed from view {view} than a moment ago. Nothing was written; the batch is tried again."""
 
 
 class RegistryUnavailable(Unavailable):

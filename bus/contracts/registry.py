@@ -6,7 +6,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from sqlalchemy.engine import Connection, Engine
@@ -16,7 +16,7 @@ from bus.contracts.compatibility import changed_meaning, check_compatible
 from bus.contracts.structure import check_attributes, check_structure
 from bus.core.contracts import Contract, Json, parse_contract
 from bus.core.names import entity_id, subject_of
-from bus.errors import IncompatibleSchema, InvalidSchema, NotFound, UnknownEntity
+from bus.errors import ContractRetired, IncompatibleSchema, InvalidSchema, NotFound, UnknownEntity
 from bus.infra.database import translated_errors, write
 
 
@@ -70,7 +70,8 @@ class Registry:
         """Adds a version to the contract's subject; the same schema again changes nothing.
 
         ``subject``: the contract's own (``dept.<department>.<entity>-value``) unless given, e.g. for ``share.`` topics.
-        Raises `InvalidSchema`, `RecursiveSchema`, `ZeroSizeItems`, `OwnerMissing`, `IncompatibleSchema`.
+        Raises `InvalidSchema`, `RecursiveSchema`, `ZeroSizeItems`, `OwnerMissing`, `IncompatibleSchema`,
+        `ContractRetired`.
         """
         contract = checked_contract(schema)
         subject = subject or contract.subject
@@ -78,8 +79,20 @@ class Registry:
             raise InvalidSchema(why=f"it states the contract of {contract.subject}, not of {subject}.")
         with translated_errors(), write(self._engine) as connection:
             store.lock(connection)
+            if contract.id in store.retired(connection):
+                raise ContractRetired(entity=contract.id, owner=contract.owner)
             schema_id, version = self._add(connection, subject, schema)
         return Registered(schema_id, version, contract)
+
+    def retire(self, entity: str) -> Contract:
+        """From now on the contract takes no new version, and publishers refuse its events. Topic and data stay.
+        Harmless when repeated. Raises `UnknownEntity`."""
+        contract = self.contract(entity)
+        with translated_errors(), write(self._engine) as connection:
+            store.lock(connection)
+            store.retire(connection, contract.id)
+            store.raise_revision(connection)
+        return replace(contract, retired=True)
 
     def _add(self, connection: Connection, subject: str, schema: Json) -> tuple[int, int]:
         document = canonical(schema)
@@ -180,7 +193,9 @@ def _load(connection: Connection, revision: int, known: _Snapshot) -> _Snapshot:
     versions: dict[str, tuple[tuple[int, int], ...]] = {}
     for subject, version, schema_id in store.all_versions(connection):
         versions[subject] = (*versions.get(subject, ()), (version, schema_id))
-    contracts = (parse_contract(schemas[pairs[-1][1]]) for name, pairs in versions.items() if name.startswith("dept."))
+    parsed = (parse_contract(schemas[pairs[-1][1]]) for name, pairs in versions.items() if name.startswith("dept."))
+    retired = store.retired(connection)
+    contracts = (replace(contract, retired=contract.id in retired) for contract in parsed)
     return _Snapshot(revision, schemas, versions, {contract.id: contract for contract in contracts})
 
 

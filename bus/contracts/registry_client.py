@@ -10,7 +10,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import httpx2
@@ -115,9 +115,19 @@ class RegistryClient:
             raise NotFound(what=f"version of {subject}")
         ids = frozenset(self._id_of(subject, version) for version in versions)
         schema = self.schema(self._id_of(subject, versions[-1]))
+        retired = self._is_retired(subject)
         # The same object as before while the schema is the same: users cache what they derive by it.
-        same = known is not None and known.contract.schema is schema
-        return _Newest(read_at, known.contract if known and same else parse_contract(schema), ids)
+        same = known is not None and known.contract.schema is schema and known.contract.retired is retired
+        contract = known.contract if known and same else replace(parse_contract(schema), retired=retired)
+        return _Newest(read_at, contract, ids)
+
+    def _is_retired(self, subject: str) -> bool:
+        """Whether the bus's own registry says so beside the subject's mode; others know no such thing."""
+        try:
+            answer = self._get(f"/mode/{subject}", f"mode of {subject}")
+        except NotFound:
+            return False
+        return isinstance(answer, dict) and answer.get("retired") is True
 
     def _id_of(self, subject: str, version: int) -> int:
         known = self._version_ids.get((subject, version))

@@ -41,6 +41,7 @@ VERSIONS: Final = sa.Table(
     sa.Column("schema_id", sa.ForeignKey("registry_schema.id"), nullable=False),
     sa.UniqueConstraint("subject", "schema_id"),
 )
+RETIRED: Final = sa.Table("registry_retired", METADATA, sa.Column("entity", sa.Text, primary_key=True))
 DEPARTMENTS: Final = sa.Table(
     "department",
     METADATA,
@@ -124,6 +125,16 @@ def schema_id_of(connection: Connection, fingerprint: str, document: str) -> int
 
 def add_version(connection: Connection, subject: str, version: int, schema_id: int) -> None:
     connection.execute(sa.insert(VERSIONS).values(subject=subject, version=version, schema_id=schema_id))
+
+
+def retired(connection: Connection) -> frozenset[str]:
+    """The entities whose contracts are retired."""
+    return frozenset(connection.execute(sa.select(RETIRED.c.entity)).scalars())
+
+
+def retire(connection: Connection, entity: str) -> None:
+    statement = insert_new(connection, RETIRED).values(entity=entity)
+    connection.execute(statement.on_conflict_do_nothing())
 
 
 def put_department(connection: Connection, values: Mapping[str, Any]) -> None:

@@ -77,6 +77,8 @@ def _check_sources(view: View, contracts: Mapping[str, Contract], problems: Prob
             hint = names.nearest(source.entity, contracts)
             problems.add(where, f"there is no contract '{source.entity}'. {hint}", f"{where}.entity")
             continue
+        if contract.retired:
+            problems.add(where, f"{contract.id} is retired: no view may be built from it", f"{where}.entity")
         wanted = {f"{where}.key.{name}": name for name in source.key}
         wanted |= {f"{where}.rank.{name}": name for name in source.rank}
         wanted |= {f"fields.{shown.name}.from": shown.field for shown in view.fields if shown.source == source.name}

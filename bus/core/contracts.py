@@ -78,7 +78,8 @@ class FieldContract:
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """An entity's contract. ``version`` names the field by which its source orders changes, if any."""
+    """An entity's contract. ``version`` names the field by which its source orders changes, if any. ``retired``: it
+    takes no new versions and no events any more."""
 
     department: str
     entity: str
@@ -92,6 +93,7 @@ class Contract:
     title: Mapping[str, str]
     fields: tuple[FieldContract, ...]
     schema: Json
+    retired: bool = False
 
     @property
     def id(self) -> str:

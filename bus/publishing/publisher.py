@@ -20,7 +20,7 @@ from bus.contracts.validation import Violation
 from bus.core.contracts import Contract
 from bus.core.events import DELETE, UPSERT, headers
 from bus.core.names import entity_id
-from bus.errors import BusError, ContractViolation, TooLarge
+from bus.errors import BusError, ContractRetired, ContractViolation, TooLarge
 from bus.errors import Refused as Forbidden
 from bus.infra.kafka import KafkaConnection
 from bus.publishing.bulk import BulkSender, translated
@@ -161,6 +161,8 @@ class Publisher:
         if owner != self.department:
             raise Forbidden(f"{self.department} may not publish {name}: only {owner}, its owner, may.")
         contract = self._registry.contract(name)
+        if contract.retired:
+            raise ContractRetired(entity=name, owner=contract.owner)
         known = self._preparers.get(name)
         if known is None or known.contract is not contract:
             known = self._preparers[name] = preparer_for(self._registry, contract)

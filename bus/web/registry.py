@@ -30,6 +30,14 @@ def version(parts: TheParts, _: Caller, subject: str, version: str) -> dict[str,
     return {"subject": subject, "version": number, "id": schema_id, "schema": _text(schema)}
 
 
+@router.get("/mode/{subject}")
+def mode(parts: TheParts, _: Caller, subject: str) -> dict[str, Any]:
+    """Whether the subject takes new versions; ``retired``: nor does its topic take events."""
+    parts.registry.versions(subject)
+    retired = any(contract.retired for contract in parts.registry.contracts().values() if contract.subject == subject)
+    return {"mode": "READONLY" if retired else "READWRITE", "retired": retired}
+
+
 @router.get("/schemas/ids/{schema_id}")
 def schema(parts: TheParts, _: Caller, schema_id: int) -> dict[str, str]:
     return {"schema": _text(parts.registry.schema(schema_id))}

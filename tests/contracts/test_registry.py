@@ -12,7 +12,7 @@ from contract_worlds import MICROS, MILLIS, contract_of, field
 
 from bus.contracts import store
 from bus.contracts.registry import Registry
-from bus.errors import IncompatibleSchema, InvalidSchema, NotFound, RecursiveSchema, UnknownEntity
+from bus.errors import ContractRetired, IncompatibleSchema, InvalidSchema, NotFound, RecursiveSchema, UnknownEntity
 from bus.infra.database import open_database
 
 FIRST = contract_of(field("a", "int"))
@@ -168,3 +168,20 @@ def test_dangerous_schemas_get_no_id(registry: Registry) -> None:
     with pytest.raises(RecursiveSchema):
         registry.register(contract_of(field("a", ["null", "Thing"])))
     assert registry.subjects() == []
+
+
+def test_a_retired_contract(registry: Registry) -> None:
+    """It takes no new version and not its own again; what is there stays readable, and others go on."""
+    first = registry.register(FIRST)
+    before = registry.revision()
+    assert registry.retire("dept_a.Thing").retired
+    registry.retire("dept_a.thing")
+    assert registry.revision() > before
+    for again in (FIRST, SECOND):
+        with pytest.raises(ContractRetired, match="Ask dept_a"):
+            registry.register(again)
+    assert registry.contract("dept_a.thing").retired
+    assert registry.ids("dept_a.thing") == {first.id}
+    assert not registry.register(contract_of(field("a", "int"), namespace="dept_b")).contract.retired
+    with pytest.raises(UnknownEntity):
+        registry.retire("dept_a.nothing")

@@ -69,6 +69,10 @@ class Server:
                 return {"subject": subject, "version": number, "id": schema_id, "schema": json.dumps(schema)}
             case ["schemas", "ids", schema_id]:
                 return {"schema": json.dumps(self.registry.schema(int(schema_id)))}
+            case ["mode", subject]:
+                newest = {found.subject: found for found in self.registry.contracts().values()}
+                self.registry.versions(subject)
+                return {"mode": "READWRITE", "retired": newest[subject].retired}
         raise AssertionError(parts)
 
     def stop(self) -> None:
@@ -127,6 +131,16 @@ def test_a_new_contract_is_seen(server: Server, client: RegistryClient, monkeypa
     assert client.contract("dept_a.thing") is known
     server.registry.register(SECOND)
     assert client.contract("dept_a.thing").schema == SECOND
+
+
+def test_a_retired_contract_is_seen(server: Server, client: RegistryClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its schema is the same, and yet it is another contract: publishers must hear of it."""
+    monkeypatch.setattr(registry_client, "FRESH_S", 0.0)
+    server.registry.register(FIRST)
+    assert not client.contract("dept_a.thing").retired
+    server.registry.retire("dept_a.thing")
+    assert client.contract("dept_a.thing").retired
+    assert client.contract("dept_a.thing").schema == FIRST
 
 
 def test_what_is_known_survives_an_outage(

@@ -25,6 +25,7 @@ from bus.contracts.wire import unframe
 from bus.errors import (
     BrokerUnavailable,
     BusError,
+    ContractRetired,
     ContractViolation,
     Refused,
     TooLarge,
@@ -139,6 +140,17 @@ def test_what_may_not_be_published(world: World) -> None:
     with pytest.raises(TooLarge):
         world.publisher.publish("thing", {"id": "k", "n": 1, "note": "x" * 1_048_576})
     world.events(0)
+
+
+def test_a_retired_contract(world: World) -> None:
+    """Nothing more is sent, one by one or in bulk, and the refusal says whom to ask."""
+    world.publisher.publish("thing", {"id": "k", "n": 1})
+    world.registry.retire(f"{world.department}.thing")
+    with pytest.raises(ContractRetired, match="is retired"):
+        world.publisher.publish("thing", {"id": "k", "n": 2})
+    with pytest.raises(ContractRetired, match="is retired"):
+        world.publisher.publish_many("thing", [{"id": "k", "n": 3}])
+    world.events(1)
 
 
 def test_sequences_once_and_always(world: World) -> None:
