@@ -19,6 +19,7 @@ from bus.sharing.filters import Comparison, Filter, Group, comparisons
 from bus.sharing.question import DEFAULT_ROWS, Chosen, Order, Query
 from bus.sharing.values import like_pattern, typed_value
 from bus.views.catalogue import Shape
+from bus.views.history import NOW, Moment
 
 _IS: Final = ("null", "not_null", "true", "false")
 _PATTERN: Final = ("like", "ilike")
@@ -43,6 +44,7 @@ class Permitted:
     limit: int
     offset: int
     count: bool
+    moment: Moment = NOW
 
     @property
     def masked(self) -> tuple[str, ...]:
@@ -76,7 +78,7 @@ class _Check:
         filters = tuple(self._typed(item) for item in query.filters)
         limit = min(query.limit if query.limit is not None else DEFAULT_ROWS, self._allow.limits.rows)
         count = query.count and self._allow.channel != "lookup"
-        return Permitted(shown, filters, self._order(query.order), limit, query.offset, count)
+        return Permitted(shown, filters, self._order(query.order), limit, query.offset, count, query.moment)
 
     def _refuse_unknown(self, fields: Iterable[str]) -> None:
         for field in fields:

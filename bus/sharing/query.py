@@ -22,6 +22,7 @@ from bus.core.masks import consumer_key
 from bus.errors import BusError, Missing, RangeBeyondEnd, Refused, UnknownView
 from bus.sharing.admission import REFUSALS_A_MINUTE, Admission
 from bus.sharing.filters import shape_of
+from bus.sharing.past import as_texts, refuse_without_history, table_at
 from bus.sharing.permitted import Permitted, Shown, permit
 from bus.sharing.question import Query, parse_query
 from bus.sharing.readers import Reader
@@ -29,6 +30,7 @@ from bus.sharing.recording import disclosure, refusal
 from bus.sharing.store import Base, Rendering, Statements, base, statements
 from bus.sharing.watch import Watch
 from bus.views.catalogue import Shape
+from bus.views.history import NOW, Moment
 from bus.views.tables import row_table
 
 __all__ = ["Answer", "Query", "QueryDoor", "parse_query"]
@@ -43,7 +45,7 @@ class Answer:
     """What the door hands out: rows in the order of ``shown``, and under which decision.
 
     ``total``: how many rows there are in all within the row filter, where it was asked for.
-    ``rows`` is empty for an explained question.
+    ``rows`` is empty for an explained question; ``moment``: what it was to be read as of.
     """
 
     view: str
@@ -54,6 +56,7 @@ class Answer:
     freshness: str
     decision: Allow
     explained: bool = False
+    moment: Moment = NOW
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -154,9 +157,12 @@ class QueryDoor:
 
     async def _allowed(self, subject: Subject, shape: Shape, query: Query, allow: Allow, request_id: str) -> Answer:
         permitted = permit(query, shape, allow, lambda: self._owner(shape))
+        refuse_without_history(permitted, shape, allow, self._shapes)
         self._admission.count((subject.department, allow.grant_ids), allow.limits.per_minute)
         standing = await self._watch.standing(shape)
-        answer = Answer(shape.view.name, permitted.shown, (), permitted.offset, None, standing.header, allow, True)
+        answer = Answer(
+            shape.view.name, permitted.shown, (), permitted.offset, None, standing.header, allow, True, query.moment
+        )
         if not query.explain:
             answer = await self._rows(shape, permitted, allow, standing.header)
         rows, explained = len(answer.rows), query.explain
@@ -192,7 +198,9 @@ class QueryDoor:
         return kept[1]
 
     def _base(self, shape: Shape, permitted: Permitted, allow: Allow) -> Base:
-        """What the decision allows, as SQL; kept by everything that goes into it."""
+        """What the decision allows, as SQL; kept by everything that goes into it, unless it is of a moment."""
+        if permitted.moment:
+            return base(table_at(shape, permitted), permitted.shown, allow, self._rendering(allow))
         table = self._table(shape)
         columns = tuple(
             (item.column.name, item.name, item.mask and (item.mask.kind, repr(item.mask.argument)))
@@ -201,11 +209,13 @@ class QueryDoor:
         key = (table, columns, allow.filter, allow.consumer)
         kept = self._bases.get(key)
         if kept is None:
-            rendering = Rendering(self._reader.dialect, consumer_key(self._mask_secret, allow.consumer))
-            kept = self._bases[key] = base(table, permitted.shown, allow, rendering)
+            kept = self._bases[key] = base(table, permitted.shown, allow, self._rendering(allow))
             if len(self._bases) > _KEPT:
                 self._bases.popitem(last=False)
         return kept
+
+    def _rendering(self, allow: Allow) -> Rendering:
+        return Rendering(self._reader.dialect, consumer_key(self._mask_secret, allow.consumer))
 
     def _owner(self, shape: Shape) -> dict[str, str]:
         return {"owner": shape.view.owner, "contact": self._contacts(shape.view.owner)}
@@ -222,7 +232,7 @@ def _kind(permitted: Permitted) -> tuple[Any, ...]:
     """Equal for questions that differ in their values only."""
     pages = permitted.offset // _OFFSET_KIND
     return (permitted.shown and tuple(item.name for item in permitted.shown), shape_of(permitted.filters),
-            permitted.order, permitted.limit, pages, permitted.count)  # fmt: skip
+            permitted.order, permitted.limit, pages, permitted.count, *as_texts(permitted.moment))  # fmt: skip
 
 
 def explanation(answer: Answer) -> dict[str, Any]:
@@ -233,6 +243,7 @@ def explanation(answer: Answer) -> dict[str, Any]:
         "view": answer.view,
         "purpose": allow.purpose,
         "channel": allow.channel,
+        **as_texts(answer.moment),
         "grants": list(allow.grant_ids),
         "decision": allow.decision_id,
         "policy_revision": allow.policy_revision,

@@ -5,6 +5,7 @@ Nothing is guessed: a parameter that is neither known nor a filter, or stands tw
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +14,18 @@ from typing import Final
 from bus.core.views import View
 from bus.errors import BadFilter, RangeBeyondEnd, UnknownField
 from bus.sharing.filters import MAX_FILTERS, Comparison, Filter, parse_filter, parse_group
+from bus.views.history import NOW, Moment
 
 DEFAULT_ROWS: Final = 1_000
 MAX_COLUMNS: Final = 1_000
 MAX_OFFSET: Final = 2**53
 _GROUPS: Final = ("or", "and", "not.or", "not.and")
-_SINGLE: Final = ("select", "order", "limit", "offset", "explain", "as_of")
+_SINGLE: Final = ("select", "order", "limit", "offset", "explain", "as_of", "valid_at")
 _RANGE: Final = re.compile(r"(?:items=)?([0-9]{1,16})-([0-9]{0,16})")
+_INSTANT: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2}))?"
+)
+_DATE_LENGTH: Final = 10
 _FIELD: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _DIRECTIONS: Final = ("asc", "desc")
 _NULLS: Final = ("nullsfirst", "nullslast")
@@ -46,7 +52,8 @@ class Order:
 class Query:
     """A question in form: ``select`` None is every granted column, ``limit`` None the default.
 
-    ``count``: the total was asked for. ``explain``: the decision without rows.
+    ``count``: the total was asked for. ``explain``: the decision without rows. ``moment``: what a history view is to
+    be read as of.
     """
 
     select: tuple[Chosen, ...] | None = None
@@ -56,6 +63,7 @@ class Query:
     offset: int = 0
     count: bool = False
     explain: bool = False
+    moment: Moment = NOW
 
     def channel(self, view: View) -> str:
         """``lookup``: eq on every key column and no other filter; any other read is ``query``."""
@@ -72,8 +80,6 @@ def parse_query(params: Sequence[tuple[str, str]], headers: Mapping[str, str] | 
     headers = headers or {}
     single = _single(params)
     limit, offset = _window(single, headers.get("range"))
-    if "as_of" in single:
-        raise BadFilter(why="`as_of` is not offered yet. Leave it out to read the view as it is now.", field="as_of")
     return Query(
         select=_select(single.get("select")),
         filters=_filters(params),
@@ -82,6 +88,7 @@ def parse_query(params: Sequence[tuple[str, str]], headers: Mapping[str, str] | 
         offset=offset,
         count=_counts(headers.get("prefer", "")),
         explain=_flag(single.get("explain"), "explain"),
+        moment=Moment(_instant(single.get("as_of"), "as_of"), _instant(single.get("valid_at"), "valid_at")),
     )
 
 
@@ -142,6 +149,20 @@ def _flag(text: str | None, name: str) -> bool:
     if text not in (None, "true", "false"):
         raise BadFilter(why=f"'{name}' is true or false, received '{text[:40]}'.", field=name)
     return text == "true"
+
+
+def _instant(text: str | None, name: str) -> dt.datetime | None:
+    """RFC 3339, or a date, which means its start in UTC."""
+    if text is None:
+        return None
+    try:
+        if not _INSTANT.fullmatch(text):
+            raise ValueError(text)
+        whole = f"{text}T00:00:00Z" if len(text) == _DATE_LENGTH else text
+        return dt.datetime.fromisoformat(whole.upper()).astimezone(dt.UTC)
+    except (ValueError, OverflowError) as error:
+        why = f"'{name}' is an instant as 2026-01-31T08:00:00Z (in a URL, + is written %2B) or a date, which means its "
+        raise BadFilter(why=f"{why}start in UTC; received '{text[:40]}'.", field=name) from error
 
 
 def _listed(text: str, limit: int = MAX_COLUMNS) -> list[str]:

@@ -9,6 +9,7 @@ from bus.access.decision import Allow, Deny
 from bus.access.identity import Subject
 from bus.audit.entries import Disclosure, Refusal
 from bus.sharing.filters import shape_of
+from bus.sharing.past import as_texts
 from bus.sharing.permitted import Permitted
 
 
@@ -22,6 +23,7 @@ def disclosure(
         "offset": permitted.offset,
         "count": permitted.count,
         "explained": explained,
+        **as_texts(permitted.moment),
     }
     return Disclosure(
         request_id=request_id,

@@ -20,7 +20,7 @@ from bus.views.tables import live_rows
 
 Condition = sa.ColumnElement[bool]
 
-_COMPARE: Final[Mapping[str, Callable[[sa.Column[Any], Any], Condition]]] = {
+_COMPARE: Final[Mapping[str, Callable[[sa.ColumnElement[Any], Any], Condition]]] = {
     "eq": lambda column, value: column == value,
     "neq": lambda column, value: column != value,
     "gt": lambda column, value: column > value,
@@ -30,7 +30,7 @@ _COMPARE: Final[Mapping[str, Callable[[sa.Column[Any], Any], Condition]]] = {
     "like": lambda column, value: column.like(value, escape=ESCAPE),
     "ilike": lambda column, value: column.ilike(value, escape=ESCAPE),
 }
-_IS: Final[Mapping[str, Callable[[sa.Column[Any]], Condition]]] = {
+_IS: Final[Mapping[str, Callable[[sa.ColumnElement[Any]], Condition]]] = {
     "null": lambda column: column.is_(None),
     "not_null": lambda column: column.is_not(None),
     "true": lambda column: column.is_(sa.true()),
@@ -59,13 +59,13 @@ class Base:
     """What a decision allows of a table, before any question: the masked columns of the rows that may be shown.
     Whatever is asked only narrows it. Making one costs more than running it, so doors keep them."""
 
-    table: sa.Table
+    table: sa.FromClause
     page: sa.Select[Any]
     total: sa.Select[int]
 
 
-def base(table: sa.Table, columns: Sequence[Shown], allow: Allow, rendering: Rendering) -> Base:
-    """The rows and ``columns`` that the decision allows. ``table``: of `row_table`."""
+def base(table: sa.FromClause, columns: Sequence[Shown], allow: Allow, rendering: Rendering) -> Base:
+    """The rows and ``columns`` that the decision allows. ``table``: of `row_table`, or the view's rows at a moment."""
     visible = sa.and_(sa.true(), live_rows(table), where(allow, table))
     page = sa.select(*(_shown(table, item, rendering) for item in columns)).where(visible)
     return Base(table, page, sa.select(sa.func.count()).select_from(table).where(visible))
@@ -73,7 +73,7 @@ def base(table: sa.Table, columns: Sequence[Shown], allow: Allow, rendering: Ren
 
 def statements(allowed: Base, permitted: Permitted) -> Statements:
     """The statements that answer a question within what is allowed."""
-    asked = [_condition(allowed.table, item) for item in permitted.filters]
+    asked = [asked_of(allowed.table, item) for item in permitted.filters]
     page = allowed.page.where(*asked).order_by(*(_order(allowed.table, order) for order in permitted.order))
     return Statements(
         page=page.limit(permitted.limit).offset(permitted.offset or None),
@@ -81,15 +81,16 @@ def statements(allowed: Base, permitted: Permitted) -> Statements:
     )
 
 
-def _shown(table: sa.Table, item: Shown, rendering: Rendering) -> sa.ColumnElement[Any]:
+def _shown(table: sa.FromClause, item: Shown, rendering: Rendering) -> sa.ColumnElement[Any]:
     column = table.c[item.column.name]
     masked = shown(column, item.mask, item.column.kind, dialect=rendering.dialect, key=rendering.key)
     return masked.label(item.name)
 
 
-def _condition(table: sa.Table, item: Filter) -> Condition:
+def asked_of(table: sa.FromClause, item: Filter) -> Condition:
+    """A permitted filter as SQL on the rows of ``table``."""
     if isinstance(item, Group):
-        parts = [_condition(table, inner) for inner in item.items]
+        parts = [asked_of(table, inner) for inner in item.items]
         # or_() of nothing would be no condition at all: it starts from false, as and_() does from true (E23).
         joined = sa.or_(sa.false(), *parts) if item.either else sa.and_(sa.true(), *parts)
         return sa.not_(joined) if item.negated else joined
@@ -97,7 +98,7 @@ def _condition(table: sa.Table, item: Filter) -> Condition:
     return sa.not_(found) if item.negated else found
 
 
-def _comparison(column: sa.Column[Any], op: str, values: tuple[Any, ...]) -> Condition:
+def _comparison(column: sa.ColumnElement[Any], op: str, values: tuple[Any, ...]) -> Condition:
     if op == "in":
         return column.in_(values)
     if op == "is":
@@ -107,9 +108,9 @@ def _comparison(column: sa.Column[Any], op: str, values: tuple[Any, ...]) -> Con
     return _COMPARE[op](column, values[0])
 
 
-def _order(table: sa.Table, order: Order) -> sa.UnaryExpression[Any]:
+def _order(table: sa.FromClause, order: Order) -> sa.UnaryExpression[Any]:
     column = table.c[order.field]
     ordered = column.desc() if order.descending else column.asc()
-    if not column.nullable:
+    if not getattr(column, "nullable", True):
         return ordered  # without a word on nulls the key's index can be followed
     return ordered.nulls_first() if order.nulls_first else ordered.nulls_last()

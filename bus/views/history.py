@@ -51,6 +51,9 @@ class Moment:
         return self.as_of is not None or self.valid_at is not None
 
 
+NOW: Final = Moment()
+
+
 class Keeper:
     """Follows a builder and keeps each good event of a history view, late ones and deletes included."""
 

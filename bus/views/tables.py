@@ -130,7 +130,7 @@ def row_table(shape: Shape, metadata: sa.MetaData | None = None) -> sa.Table:
     return sa.Table(table_name(f"v_{shape.view.name}"), metadata or sa.MetaData(), *columns, *hidden)
 
 
-def live_rows(table: sa.Table) -> sa.ColumnElement[bool]:
+def live_rows(table: sa.FromClause) -> sa.ColumnElement[bool]:
     """True for the rows that readers may see: not for deleted records kept for their version."""
     return table.c[LIVE].is_(True) if LIVE in table.c else sa.true()
 

@@ -24,6 +24,8 @@ _PARAMETERS: Final = (
     ("order", "`a.desc.nullslast,b`"),
     ("limit", "rows at most: 1,000 unless said otherwise, never more than the grant allows"),
     ("offset", "rows to leave out"),
+    ("as_of", "history views: the rows as the bus knew them then; RFC 3339, or a date, which means its start in UTC"),
+    ("valid_at", "history views: the rows that held then, according to what is known (or was, with `as_of`)"),
     ("explain", "`true`: the decision without rows"),
 )
 

@@ -17,6 +17,7 @@ from bus.errors import BadFilter, BusError, RangeBeyondEnd, UnknownField
 from bus.sharing.filters import Comparison, Group, parse_filter, parse_group, shape_of
 from bus.sharing.question import Chosen, Order, Query, parse_query
 from bus.sharing.values import like_pattern, typed_value
+from bus.views.history import Moment
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 
@@ -103,6 +104,22 @@ def test_orders_put_nulls_where_postgresql_does() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "instant"),
+    [
+        ("2026-01-31", dt.datetime(2026, 1, 31, tzinfo=dt.UTC)),
+        ("2026-01-31T08:00:00Z", dt.datetime(2026, 1, 31, 8, tzinfo=dt.UTC)),
+        ("2026-01-31t08:00:00.25z", dt.datetime(2026, 1, 31, 8, 0, 0, 250_000, tzinfo=dt.UTC)),
+        ("2026-01-31 08:00:00+08:00", dt.datetime(2026, 1, 31, tzinfo=dt.UTC)),
+    ],
+)
+def test_a_moment_is_an_instant_or_a_days_start(text: str, instant: dt.datetime) -> None:
+    """RFC 3339 with an offset; a date means its start in UTC; either time may be given alone."""
+    assert parse_query([("as_of", text)]).moment == Moment(as_of=instant)
+    assert parse_query([("valid_at", text), ("as_of", text)]).moment == Moment(instant, instant)
+    assert not parse_query([]).moment
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
         ("ward", "20"),
@@ -124,7 +141,18 @@ def test_orders_put_nulls_where_postgresql_does() -> None:
         ("offset", "1.5"),
         ("select", "a,a"),
         ("explain", "yes"),
-        ("as_of", "2026-01-01T00:00:00Z"),
+        ("as_of", ""),
+        ("as_of", "now"),
+        ("as_of", "2026-02-30"),
+        ("as_of", "2026-01-01T00:00:00"),
+        ("as_of", "2026-01-01T00:00:00 01:00"),
+        ("as_of", "2026-01-01T00:00:60Z"),
+        ("as_of", "2026-01-01\x00"),
+        ("as_of", "２０２６-01-01"),
+        ("as_of", "0001-01-01T00:00:00+14:00"),
+        ("valid_at", "20260101"),
+        ("valid_at", "2026-W01-1"),
+        ("valid_at", "'; DROP TABLE h_inspection_history;--"),
         ("ward", "in.(" + "1," * 1_001 + "1)"),
     ],
 )
