@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
+from bus.core.names import without_generation
 from bus.errors import Fenced
 from bus.infra.database import translated_errors, write
 from bus.views.applied import shape_text
@@ -28,9 +30,14 @@ def prepare(engine: Engine, shape: Shape, epoch: int) -> bool:
         if row.fingerprint == shape.fingerprint:
             return False
         _drop(connection, row)
-        tables = (row_table(shape),) if shape.view.kind == "aggregate" else layout(shape).tables
+        tables = tables_of(shape)
         for table in tables:
             create(connection, table)
+        named = tables_of(replace(shape, view=replace(shape.view, name=without_generation(shape.view.name))))
+        kept = [
+            {"name": table.name, "live": LIVE in table.c, "of": own.name}
+            for table, own in zip(tables, named, strict=True)
+        ]
         sources = {source.name: f"dept.{source.entity}" for source in shape.view.sources}
         zero = dict.fromkeys(("applied", "stale_dropped", "null_key", "quarantined"), 0)
         connection.execute(
@@ -40,7 +47,7 @@ def prepare(engine: Engine, shape: Shape, epoch: int) -> bool:
                 fingerprint=shape.fingerprint,
                 shape=shape_text(shape),
                 origins="{}",
-                tables=json.dumps([{"name": table.name, "live": LIVE in table.c} for table in tables]),
+                tables=json.dumps(kept),
                 sources=json.dumps(sources),
                 bases="{}",
                 state="building",
@@ -49,6 +56,11 @@ def prepare(engine: Engine, shape: Shape, epoch: int) -> bool:
             )
         )
         return True
+
+
+def tables_of(shape: Shape) -> tuple[sa.Table, ...]:
+    """Every stored table of a view, that of its rows first."""
+    return (row_table(shape),) if shape.view.kind == "aggregate" else layout(shape).tables
 
 
 def create(connection: Connection, table: sa.Table) -> None:
