@@ -26,6 +26,7 @@ from bus.core import names
 from bus.core.columns import Column
 from bus.core.contracts import Kind
 from bus.core.grants import CHANNELS, PUBLIC, Grant, Limits
+from bus.core.guards import is_open
 from bus.core.masks import Mask, check_mask
 from bus.core.views import View
 from bus.errors import BadFilter, BusError, PolicyError, Unavailable
@@ -150,7 +151,8 @@ class Decider:
             return _Request(subject, shape, purpose, channel, at, (), revisions, "suspended")
         consumers = dict.fromkeys((subject.department, PUBLIC))
         pairs = [self._grants.pair(consumer, shape.view.name, revisions.grants) for consumer in consumers]
-        grants = tuple(grant for pair in pairs for grant in pair.grants if grant.active(at))
+        held = (grant for pair in pairs for grant in pair.grants if grant.active(at))
+        grants = tuple(grant for grant in held if not _tells_too_much(grant, shape))
         digest = " ".join(pair.digest for pair in pairs)
         return _Request(subject, shape, purpose, channel, at, grants, revisions, digest)
 
@@ -187,7 +189,7 @@ class Decider:
         grant = _deciding_grant(request, outcome)
         if (outcome.rows == EVERY_ROW) is not outcome.verdict.allow_all:
             raise PolicyError()
-        columns = tuple(column for column in request.shape.columns if column.name in grant.fields)
+        columns = tuple(column for column in request.shape.columns if _may_show(grant, column))
         return Allow(
             view=grant.view,
             columns=tuple(column.name for column in columns),
@@ -208,6 +210,17 @@ class Decider:
         return refusal(asked, request.shape.view, verdict, self._directory)
 
 
+def _may_show(grant: Grant, column: Column) -> bool:
+    """Whether the grant shows the column: to everybody only while it is open (a declassification may have ended)."""
+    return column.name in grant.fields and (grant.consumer != PUBLIC or is_open(column))
+
+
+def _tells_too_much(grant: Grant, shape: Shape) -> bool:
+    """Whether everybody would learn what is not open from which rows there are."""
+    guarded = {column.name for column in shape.columns if not is_open(column)}
+    return grant.consumer == PUBLIC and not guarded.isdisjoint(grant.rows.fields)
+
+
 def _cache_key(request: _Request, rules: int) -> tuple[Any, ...]:
     """Everything that goes into a decision. Grants begin and end at midnight UTC, so the day stands for the time."""
     subject = request.subject
@@ -219,7 +232,7 @@ def _cache_key(request: _Request, rules: int) -> tuple[Any, ...]:
         subject.officer,
         tuple(sorted((name, type(value).__name__, value) for name, value in subject.attributes.items())),
         request.shape.view.name,
-        tuple((column.name, column.kind) for column in request.shape.columns),
+        tuple((column.name, column.kind, is_open(column)) for column in request.shape.columns),
         request.purpose if names.is_id(request.purpose) else None,
         request.channel,
         request.at.astimezone(dt.UTC).date(),

@@ -14,11 +14,14 @@ from bus.access.store import Change, GrantStore
 from bus.contracts.directory import Department, Directory, Purpose
 from bus.contracts.registry import Registered, Registry
 from bus.core import names
+from bus.core.columns import Column
 from bus.core.conditions import check
 from bus.core.contracts import Contract, parse_contract
 from bus.core.grants import PUBLIC, Grant, GrantSet, parse_grant_set
 from bus.core.masks import check_mask
+from bus.core.openness import public_problems
 from bus.errors import BusError, Invalid, InvalidDeclaration, NotGranted
+from bus.governance.declassification import Declassifications
 from bus.views.catalogue import Applied, Declarations, Shape, shapes
 
 
@@ -32,6 +35,7 @@ class Governance:
         directory: Directory,
         declarations: Declarations,
         grants: GrantStore,
+        declassifications: Declassifications,
         broker: Broker,
         announce: Callable[[str], None],
     ) -> None:
@@ -39,12 +43,13 @@ class Governance:
         self._directory = directory
         self._declarations = declarations
         self._grants = grants
+        self._declassifications = declassifications
         self._broker = broker
         self._announce = announce
 
     def shapes(self) -> dict[str, Shape]:
-        """The declared views with their columns."""
-        return shapes(self._declarations, self._registry.contracts())
+        """The declared views with their columns, as open as declassifications in force let them be."""
+        return shapes(self._declarations, self._registry.contracts(), self._declassifications.lowered())
 
     def add_department(self, department: Department) -> None:
         """Enrols a department: its entry, its principal on the broker, its ACLs. Harmless when repeated."""
@@ -75,9 +80,25 @@ class Governance:
         self._announce("contracts")
         return registered
 
+    def retire_contract(self, entity: str, *, department: str, administrator: bool) -> Contract:
+        """From now on the entity takes no new versions and no events. Only its owner or an administrator may.
+
+        Raises `InvalidDeclaration` while a view reads it, `NotGranted`, `UnknownEntity`.
+        """
+        contract = self._registry.contract(entity)
+        self._refuse_foreign(contract, department, administrator)
+        readers = sorted(view.name for view in self._declarations.all().values() if contract.id in view.entities)
+        if readers:
+            text = f"{contract.id} is read by {', '.join(readers)}. Drop these views, or change them, first."
+            raise InvalidDeclaration(text, problems=readers)
+        retired = self._registry.retire(contract.id)
+        self._announce("contracts")
+        return retired
+
     def apply_view(self, doc: Mapping[str, Any]) -> Applied:
         """Declares or changes a view; running workers begin to build it. Raises `InvalidDeclaration`."""
-        applied = self._declarations.apply(doc, self._registry.contracts())
+        lowered = self._declassifications.lowered()
+        applied = self._declarations.apply(doc, self._registry.contracts(), lowered)
         if applied.changed:
             self._announce("views")
         return applied
@@ -92,6 +113,29 @@ class Governance:
             raise InvalidDeclaration(text, problems=holders)
         self._declarations.drop(name)
         self._announce("views")
+
+    def declassify(self, doc: Mapping[str, Any], *, os_user: str) -> str:
+        """Lets one column show one field more openly than its contract does; returns the declassification's id.
+
+        Raises `InvalidDeclaration` naming every problem, `FourEyes`.
+        """
+        natural = shapes(self._declarations, self._registry.contracts())
+
+        def columns(view: str) -> Mapping[str, Column] | None:
+            return {column.name: column for column in natural[view].columns} if view in natural else None
+
+        number = self._declassifications.apply(doc, columns, os_user=os_user)
+        self._announce("views")
+        return number
+
+    def reclassify(self, number: str, *, officer: str, reason: str) -> None:
+        """Takes a declassification back, at once. Raises `NotFound`."""
+        self._declassifications.revoke(number, officer=officer, reason=reason)
+        self._announce("views")
+
+    def declassifications(self) -> list[dict[str, Any]]:
+        """Every declassification with its state."""
+        return self._declassifications.all()
 
     def apply_grants(self, doc: Mapping[str, Any], *, default_name: str, os_user: str) -> Change:
         """Replaces a set of grants. All or nothing, effective on return.
@@ -130,10 +174,18 @@ class Governance:
                 if value not in ids
             ]
             if grant.view in known:
-                problems += _misfits(grant, known[grant.view])
+                problems += _misfits(grant, known[grant.view]) + _leaks(grant, known[grant.view])
         if problems:
             text = f"the grant file has {len(problems)} problem(s): " + "; ".join(problems)
             raise InvalidDeclaration(text, problems=problems)
+
+
+def _leaks(grant: Grant, shape: Shape) -> list[str]:
+    """What everybody would be told that is not open: by a field, or by the rows that are chosen by it."""
+    if grant.consumer != PUBLIC:
+        return []
+    found = public_problems(grant.view, shape.columns, (*grant.fields, *grant.rows.fields))
+    return [f"grant '{grant.id}': {problem}" for problem in found]
 
 
 def _misfits(grant: Grant, shape: Shape) -> list[str]:

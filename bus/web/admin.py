@@ -25,7 +25,7 @@ Document = Annotated[dict[str, Any], Body()]
 
 
 class Applied(BaseModel):
-    """A set of grants as the command line sends it."""
+    """A set of grants, or a declassification, as the command line sends it."""
 
     model_config = ConfigDict(extra="forbid")
     document: dict[str, Any]
@@ -73,9 +73,15 @@ def list_contracts(parts: TheParts, _: Caller) -> list[dict[str, Any]]:
     found = []
     for contract in parts.registry.contracts().values():
         version, schema_id, _schema = parts.registry.version_number(contract.subject, "latest")
-        numbers = {"schema_id": schema_id, "version": version}
+        numbers = {"schema_id": schema_id, "version": version, "retired": contract.retired}
         found.append({"id": contract.id, "owner": contract.owner, "key": contract.key, **numbers})
     return found
+
+
+@router.post("/contracts/{entity}/retire")
+def retire_contract(parts: TheParts, asking: Caller, entity: str) -> dict[str, Any]:
+    retired = parts.governance.retire_contract(entity, department=asking.department, administrator=asking.administrator)
+    return {"id": retired.id, "retired": True}
 
 
 @router.put("/declarations/{view}")
@@ -88,6 +94,22 @@ def apply_view(parts: TheParts, _: Administrator, view: str, document: Document)
 @router.delete("/declarations/{view}", status_code=204)
 def drop_view(parts: TheParts, _: Administrator, view: str) -> None:
     parts.governance.drop_view(view)
+
+
+@router.get("/declassifications")
+def list_declassifications(parts: TheParts, _: Administrator) -> list[dict[str, Any]]:
+    return parts.governance.declassifications()
+
+
+@router.post("/declassifications", status_code=201)
+def declassify(parts: TheParts, _: Administrator, applied: Applied) -> dict[str, str]:
+    number = parts.governance.declassify(applied.document, os_user=applied.os_user)
+    return {"id": number, "notice": DEMONSTRATION.replace("author", "officer")}
+
+
+@router.post("/declassifications/{number}/revoke", status_code=204)
+def reclassify(parts: TheParts, _: Administrator, number: str, revocation: Revocation) -> None:
+    parts.governance.reclassify(number, officer=revocation.officer, reason=revocation.reason)
 
 
 @router.get("/grants")

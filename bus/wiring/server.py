@@ -23,6 +23,7 @@ from bus.contracts.quarantine import Kept
 from bus.contracts.refusals import Refusals
 from bus.contracts.registry import Registry
 from bus.errors import SetupError
+from bus.governance.declassification import Declassifications
 from bus.governance.office import Governance
 from bus.governance.report import DepartmentReport
 from bus.infra import logs
@@ -75,7 +76,9 @@ def make_parts(settings: Settings) -> Parts:
     grants, refusals = GrantStore(governance), Refusals(governance)
     # a disclosure that cannot be recorded soon is refused soon, whoever else holds the database
     audit = AuditLog(open_database(settings.database, "governance", wait_s=AUDIT_WAIT_S))
-    current = CurrentShapes(declarations, registry_store)
+    seals = secrets.ensure_key(BUNDLE_KEY).read_bytes()
+    declassifications = Declassifications(governance, seals, audit.append_sync)
+    current = CurrentShapes(declarations, registry_store, lowered=declassifications.lowered)
     opa_token = settings.opa_token.get_secret_value() if settings.opa_token else secrets.token(OPA_TOKEN)
     decider = Decider(PolicyEngine(OpaClient(settings.opa, opa_token)), grants, directory)
     bus_connection = connection(settings, settings.kafka, settings.kafka_username)
@@ -114,6 +117,7 @@ def make_parts(settings: Settings) -> Parts:
             directory=directory,
             declarations=declarations,
             grants=grants,
+            declassifications=declassifications,
             broker=broker,
             announce=_announcer(bus_connection, current.forget),
         ),

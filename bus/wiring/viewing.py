@@ -10,6 +10,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from bus.contracts.registry import Registry
+from bus.core.guards import Lowered
 from bus.errors import UnknownView
 from bus.infra.database import open_database
 from bus.infra.kafka import Admin
@@ -27,22 +28,28 @@ class CurrentShapes:
     """The shapes as declared now, computed again only when a declaration or a contract changed.
 
     Whether one did is asked at most every quarter of a second, as the state of views is, and at once after `forget`:
-    a process that changes something itself sees it in its next question. ``clock``: monotonic seconds.
+    a process that changes something itself sees it in its next question. ``lowered``: the declassifications in force,
+    asked as often; who opens no door needs none. ``clock``: monotonic seconds.
     """
 
     def __init__(
-        self, declarations: Declarations, registry: Registry, *, clock: Callable[[], float] = time.monotonic
+        self,
+        declarations: Declarations,
+        registry: Registry,
+        *,
+        lowered: Callable[[], Lowered] = dict,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._declarations, self._registry, self._clock = declarations, registry, clock
-        self._known: tuple[tuple[int, int], Mapping[str, Shape]] = ((-1, -1), {})
+        self._declarations, self._registry, self._clock, self._lowered = declarations, registry, clock, lowered
+        self._known: tuple[tuple[int, int, Lowered], Mapping[str, Shape]] = ((-1, -1, {}), {})
         self._asked: float | None = None
 
     def __call__(self) -> Mapping[str, Shape]:
         asked, now = self._asked, self._clock()
         if asked is None or now - asked > KEPT_S:
-            revision = (self._declarations.revision(), self._registry.revision())
+            revision = (self._declarations.revision(), self._registry.revision(), self._lowered())
             if self._known[0] != revision:
-                self._known = (revision, shapes(self._declarations, self._registry.contracts()))
+                self._known = (revision, shapes(self._declarations, self._registry.contracts(), revision[2]))
             self._asked = now
         return self._known[1]
 

@@ -24,6 +24,7 @@ def test_no_department_takes_a_name_of_the_bus(name: str) -> None:
         directory=UNTOUCHED,
         declarations=UNTOUCHED,
         grants=UNTOUCHED,
+        declassifications=UNTOUCHED,
         broker=UNTOUCHED,
         announce=UNTOUCHED,
     )
