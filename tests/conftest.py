@@ -22,6 +22,7 @@ import pytest
 from bus.infra.kafka import Admin, KafkaConnection
 from bus.infra.stack import LocalStack, StackState
 from bus.infra.stack.fetch import Downloads
+from tests.faults.figures import Line, table
 
 ROOT = Path(__file__).resolve().parents[1]
 DOWNLOADS = ROOT / ".bus"
@@ -29,8 +30,44 @@ os.environ["TZ"] = "UTC"
 time.tzset()
 
 
+STACKS = ("faults", "demo", "browser")
+"""Folders whose tests start whole stacks and look at the clock: they keep out of each other's way."""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full-length", action="store_true", help="faults in full length, as `make faults` runs them")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For two processes (`-n 2 --dist loadgroup`): one takes all stacks, first, since they take longest; the other
+    files go as wholes to whichever is free."""
+    folders = {item: item.path.relative_to(ROOT / "tests").parts[0] for item in items}
+    for item, folder in folders.items():
+        item.add_marker(pytest.mark.xdist_group("stacks" if folder in STACKS else str(item.path)))
+    if any(folder not in STACKS for folder in folders.values()):
+        items.sort(key=lambda item: folders[item] not in STACKS)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(FaultTable(), "fault-table")
+
+
+class FaultTable:
+    """What the faults' tests measured, whichever process ran them, as a table at the end."""
+
+    def __init__(self) -> None:
+        self._lines: list[Line] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call":
+            self._lines += [Line(**dict(value)) for name, value in report.user_properties if name == "fault"]  # type: ignore[call-overload]
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self._lines:
+            terminalreporter.section("faults")
+            for line in table(self._lines):
+                terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

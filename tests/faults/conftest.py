@@ -21,7 +21,6 @@ from bus.infra.kafka import Admin, KafkaConnection
 from bus.infra.stack import LocalStack
 from tests.conftest import DOWNLOADS, Cluster, unique
 
-FIGURES = Figures()
 FULL_LENGTH_S = 3_600
 
 
@@ -33,18 +32,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.timeout(FULL_LENGTH_S))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """One line for each fault."""
-    if FIGURES.lines:
-        terminalreporter.section("faults")
-        for line in FIGURES.table():
-            terminalreporter.write_line(line)
-
-
-@pytest.fixture(scope="session")
-def figures() -> Figures:
-    """Where tests put what they measured."""
-    return FIGURES
+@pytest.fixture
+def figures(request: pytest.FixtureRequest) -> Figures:
+    """Where tests put what they measured; it is printed at the end."""
+    return Figures(lambda line: request.node.user_properties.append(("fault", line)))
 
 
 @pytest.fixture(scope="session")

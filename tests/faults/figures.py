@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +23,9 @@ class Line:
 
 @dataclass
 class Figures:
-    """The lines of one run."""
+    """Where one test puts its lines. ``keep`` hands a line's members to whoever prints the table."""
 
-    lines: list[Line] = field(default_factory=list)
+    keep: Callable[[dict[str, object]], None]
 
     def record(
         self,
@@ -38,13 +39,15 @@ class Figures:
         note: str = "",
     ) -> None:
         """Keeps a line; the demand itself is asserted here, so that no figure is printed that nobody judged."""
-        self.lines.append(Line(fault, times, lost, wrong, leaked, recovery_s, note))
-        assert not any((lost, wrong, leaked)), self.lines[-1]
+        line = Line(fault, times, lost, wrong, leaked, recovery_s, note)
+        self.keep(asdict(line))
+        assert not any((lost, wrong, leaked)), line
 
-    def table(self) -> list[str]:
-        """The lines as text, aligned."""
-        head = f"{'fault':<58}{'times':>6}{'lost':>6}{'wrong':>7}{'leaked':>8}{'recovery s':>12}  note"
-        return [head, *(_text(line) for line in self.lines)]
+
+def table(lines: Sequence[Line]) -> list[str]:
+    """The lines as text, aligned."""
+    head = f"{'fault':<58}{'times':>6}{'lost':>6}{'wrong':>7}{'leaked':>8}{'recovery s':>12}  note"
+    return [head, *(_text(line) for line in lines)]
 
 
 def _text(line: Line) -> str:
