@@ -14,6 +14,7 @@ from bus.core.contracts import Contract
 from bus.infra.kafka import Acl, Admin
 
 CONTROL_TOPIC: Final = "bus.control"
+ALARM_TOPIC: Final = "bus.alarms"
 WORKER: Final = "worker"
 PARTITIONS: Final = 4
 RESERVED: Final = frozenset({"admin", "administrator", "broker", "bus", "canary", "controller", "streams", WORKER})
@@ -59,11 +60,13 @@ class Broker:
         self._lock = threading.Lock()
 
     def prepare(self) -> None:
-        """The control topic, and the worker's principal."""
+        """The control topic, the one of alarms, which are kept for ever, and the worker's principal."""
         with self._lock:
             admin = self._connected()
             self._enrol(admin, WORKER, worker_acls())
             admin.ensure_topic(CONTROL_TOPIC, partitions=1, replication=self._replication, config={})
+            kept = {"retention.ms": "-1", "message.timestamp.type": "LogAppendTime"}
+            admin.ensure_topic(ALARM_TOPIC, partitions=1, replication=self._replication, config=kept)
 
     def enrol(self, department: str) -> None:
         """A department's principal with its ACLs; harmless when it is there."""

@@ -158,7 +158,19 @@ class Admin:
         """The offset of the first record that is still there, of each (topic, partition)."""
         return self._offsets(topics, OffsetSpec.EARLIEST)
 
+    def newest_ms(self, topics: Iterable[str]) -> dict[str, int]:
+        """When the newest record of each topic was appended, by the broker's clock in ms since 1970. Topics that do not
+        exist or are empty are left out."""
+        newest: dict[str, int] = {}
+        for (topic, _), found in self._found(topics, OffsetSpec.MAX_TIMESTAMP).items():
+            if found.offset >= 0:
+                newest[topic] = max(newest.get(topic, 0), int(found.timestamp))
+        return newest
+
     def _offsets(self, topics: Iterable[str], spec: OffsetSpec) -> dict[tuple[str, int], int]:
+        return {place: found.offset for place, found in self._found(topics, spec).items()}
+
+    def _found(self, topics: Iterable[str], spec: OffsetSpec) -> dict[tuple[str, int], Any]:
         names = sorted(set(topics))
         if not names:
             return {}
@@ -170,7 +182,7 @@ class Admin:
                 for partition in topic["partitions"]
             }
             found = self._client.list_partition_offsets(specs, "read_committed") if specs else {}
-        return {(place.topic, place.partition): entry.offset for place, entry in found.items()}
+        return {(place.topic, place.partition): entry for place, entry in found.items()}
 
     def _check_partitions(self, name: str, partitions: int) -> None:
         (described,) = self._client.describe_topics([name])

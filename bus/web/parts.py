@@ -14,6 +14,7 @@ from bus.contracts.quarantine import Kept
 from bus.contracts.refusals import Refusals
 from bus.contracts.registry import Registry
 from bus.governance.office import Governance
+from bus.governance.promises.store import Promise
 from bus.governance.report import DepartmentReport
 from bus.sharing.query import QueryDoor
 from bus.views.catalogue import Declarations, Shape
@@ -26,7 +27,8 @@ class Parts:
 
     ``issuer``: only where the portal may ask as a department (``demo``). ``bundle``: the signed rules and
     their ETag. ``quarantined``: events set aside, both origins; ``refused``: the newest of them.
-    ``credentials``: how a department's systems reach the broker. ``hosts``: the names this host answers to.
+    ``promises``: of freshness, by entity, as they stand. ``credentials``: how a department's systems reach the
+    broker. ``hosts``: the names this host answers to.
     """
 
     registry: Registry
@@ -47,6 +49,7 @@ class Parts:
     refused: Callable[[int], Sequence[Kept]]
     report: DepartmentReport
     credentials: Callable[[str], dict[str, str]]
+    promises: Callable[[], Mapping[str, Promise]] = dict
     issuer: Issuer | None = None
     demo: bool = False
     hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")

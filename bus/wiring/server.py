@@ -25,6 +25,7 @@ from bus.contracts.registry import Registry
 from bus.errors import SetupError
 from bus.governance.declassification import Declassifications
 from bus.governance.office import Governance
+from bus.governance.promises.store import PromiseStore
 from bus.governance.report import DepartmentReport
 from bus.infra import logs
 from bus.infra.connection import KafkaConnection
@@ -41,6 +42,7 @@ from bus.views.store import ViewStore
 from bus.web import admin, registry, status
 from bus.web.app import create_app
 from bus.web.parts import Parts
+from bus.wiring.alarms import watching
 from bus.wiring.site import ISSUER_KEY, connection
 from bus.wiring.viewing import CurrentShapes
 
@@ -62,7 +64,9 @@ def serve(settings: Settings) -> None:
         timeout_graceful_shutdown=3,
         h11_max_incomplete_event_size=64 * 1024,
     )
-    asyncio.run(uvicorn.Server(config).serve())
+    promises = PromiseStore(open_database(settings.database, "governance"))
+    with watching(promises, parts.registry, connection(settings, str(settings.kafka), settings.kafka_username)):
+        asyncio.run(uvicorn.Server(config).serve())
 
 
 def make_parts(settings: Settings) -> Parts:
@@ -131,6 +135,7 @@ def make_parts(settings: Settings) -> Parts:
             disclosures=lambda names: _disclosures(audit, names),
         ),
         credentials=lambda department: _credentials(connection(settings, str(settings.kafka), department)),
+        promises=PromiseStore(governance).all,
         demo=settings.demo,
         hosts=("127.0.0.1", "localhost", "[::1]", *filter(None, settings.web_hosts.split(","))),
     )

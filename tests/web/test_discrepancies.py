@@ -116,10 +116,11 @@ def test_others_are_refused(disagreeing: World, path: str, department: str, stat
 def test_counts_by_pair_of_departments(disagreeing: World) -> None:
     """Staff and both parties get the counts of each field; a third department none; a rebuild under way does not
     count."""
+    both = {"view": "food_business", "departments": ["market", "food"]}
     expected = [
-        {"view": "food_business", "field": "address", "departments": ["market", "food"], "open": 1, "closed": 1},
-        {"view": "food_business", "field": "doing_business_as", "departments": ["market", "food"], "open": 1, "closed": 0},
-    ]  # fmt: skip
+        {**both, "field": "address", "open": 1, "closed": 1},
+        {**both, "field": "doing_business_as", "open": 1, "closed": 0},
+    ]
     path = "/v1/discrepancies/summary"
     assert _as_staff(disagreeing, path).json() == expected
     assert disagreeing.get(path, "market").json() == disagreeing.get(path, "food").json() == expected
