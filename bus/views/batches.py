@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 import numpy as np
 import pyarrow as pa
@@ -16,13 +16,74 @@ Booleans = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 class Record(Protocol):
-    """What is used of aiokafka's ConsumerRecord."""
+    """What is used of a consumed record (aiokafka's ConsumerRecord has it)."""
 
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+
+
+class Place(Protocol):
+    """Where events come from."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def entity(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """One header of every record: ``texts[codes[i]]`` is the i-th record's, None where it has none."""
+
+    codes: Integers
+    texts: Sequence[bytes | None]
+
+
+class Columnar(Protocol):
+    """All records of a batch, by record and by column."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Record: ...
+    def header(self, name: str) -> Coded:
+        """The last header of that name of each record."""
+
+
+class Chosen(Sequence[Record]):
+    """Some of the records of a batch (``rows``: which), made into objects only when somebody asks."""
+
+    def __init__(self, records: Columnar, rows: Integers) -> None:
+        self._records, self._rows = records, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | Sequence[Record]:
+        if isinstance(index, slice):
+            return Chosen(self._records, self._rows[index])
+        return self._records[int(self._rows[index])]
+
+    def header(self, name: str) -> Coded:
+        """The last header of that name (one of `parsing.NEEDED`) of each record."""
+        coded = self._records.header(name)
+        return Coded(coded.codes[self._rows], coded.texts)
+
+    def of(self, kept: Booleans) -> Chosen:
+        """Those where ``kept`` is true."""
+        return Chosen(self._records, self._rows[kept])
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +108,12 @@ class Batch:
     stated: Integers
     sequence: Integers
     columns: Mapping[str, pa.Array]
-    values: Sequence[bytes | None]
+    records: Chosen
     appended_ms: Integers
     refused: Sequence[Quarantined]
     source_time_ms: int | None = None
     end_offset: int = 0
     read_ms: int = 0
-    records: Sequence[Record] = ()
     known: Integers | None = None
 
     def __len__(self) -> int:
@@ -62,30 +122,16 @@ class Batch:
     def quarantined(self, index: int, field: str, expected: str, received: str) -> Quarantined:
         """The good event at ``index``, set aside after all."""
         key, offset = self.keys[index].as_py(), int(self.offsets[index])
-        return _quarantined(self, offset, key, self.values[index], _reason(field, expected, received))
+        return quarantined(self, offset, key, self.records[index].value, reason_of(field, expected, received))
 
 
-class Work:
-    """The records of one batch while they are decoded: which are refused (by index), and why."""
-
-    def __init__(self, topic: str, partition: int, entity: str, records: Sequence[Record]) -> None:
-        self.topic, self.partition, self.entity, self.records = topic, partition, entity, records
-        self.refused: dict[int, Quarantined] = {}
-
-    def refuse(self, index: int, field: str, expected: str, received: str) -> None:
-        """Sets the record at ``index`` aside; its first reason stays."""
-        record = self.records[index]
-        if index not in self.refused:
-            reason = _reason(field, expected, received)
-            self.refused[index] = _quarantined(self, record.offset, record.key, record.value, reason)
-
-
-def _reason(field: str, expected: str, received: str) -> dict[str, str]:
+def reason_of(field: str, expected: str, received: str) -> dict[str, str]:
+    """A reason as quarantine keeps it."""
     return {"field": field, "expected": expected, "received": received}
 
 
-def _quarantined(
-    place: Batch | Work, offset: int, key: bytes | None, value: bytes | None, reason: dict[str, str]
+def quarantined(
+    place: Place, offset: int, key: bytes | None, value: bytes | None, reason: dict[str, str]
 ) -> Quarantined:
     return Quarantined(
         origin="topic",

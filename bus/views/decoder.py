@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,11 +16,10 @@ from bus.core.contracts import Contract, Json
 from bus.core.events import NEVER
 from bus.errors import NotFound
 from bus.views import columns as convert
-from bus.views.batches import Batch, Booleans, Integers, Record, Work
-from bus.views.envelopes import Envelopes, Headers, sequences, source_time
+from bus.views.batches import Batch, Booleans, Chosen, Integers, Record
+from bus.views.envelopes import Envelopes, sequences, source_time
+from bus.views.events import PREFIX, Fetched, Listed, Work
 from bus.views.keys import key_texts
-
-PREFIX: Final = 5  # a zero byte and the schema's id in four
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,41 +59,39 @@ class Decoder:
     ) -> Batch:
         """The batch of ``records``, which are all that the partition has in ``[base, next_offset)``. ``banned``:
         offsets not to be decoded, since that ends the process."""
-        work = Work(topic, partition, self._contract.id, records)
-        headers: Headers = [dict(record.headers) for record in records]
-        for index, record in enumerate(records if banned else ()):
-            if record.offset in banned:
-                work.refuse(index, "value", "a record of the schema", "bytes that end the process that decodes them")
-        self._envelopes.check(work, headers)
-        rows = self._rows(work, headers)
-        good = records if len(rows.indices) == len(records) else [records[index] for index in rows.indices.tolist()]
+        events = records if isinstance(records, Fetched) else Listed(records)
+        work = Work(topic, partition, self._contract.id, events)
+        for index in np.flatnonzero(np.isin(events.offsets, list(banned))).tolist() if banned else ():
+            work.refuse(index, "value", "a record of the schema", "bytes that end the process that decodes them")
+        self._envelopes.check(work)
+        rows = self._rows(work)
+        every = len(rows.indices) == len(events)
         return Batch(
             topic=topic,
             partition=partition,
             entity=self._contract.id,
             base=base,
             next_offset=next_offset,
-            offsets=np.fromiter((record.offset for record in good), np.int64, len(good)),
-            keys=pa.array([record.key for record in good], pa.binary()),
+            offsets=events.offsets[rows.indices],
+            keys=events.keys if every else events.keys.take(pa.array(rows.indices)),
             live=rows.live,
             stated=rows.stated,
             sequence=rows.sequence,
             columns=rows.columns,
-            values=[record.value for record in good],
-            appended_ms=np.fromiter((record.timestamp for record in good), np.int64, len(good)),
+            records=Chosen(events, rows.indices),
+            appended_ms=events.timestamps[rows.indices],
             refused=[work.refused[index] for index in sorted(work.refused)],
-            source_time_ms=source_time(records, headers),
+            source_time_ms=source_time(events),
             end_offset=end_offset,
             read_ms=read_ms,
-            records=good,
         )
 
-    def _rows(self, work: Work, headers: Headers) -> _Rows:
+    def _rows(self, work: Work) -> _Rows:
         """The good events in the order of offsets, upserts and deletes together."""
         indices, columns = self._decode_values(work)
         self._check_columns(work, indices, columns)
-        deletes = self._envelopes.deletes(work, headers)
-        sequence = sequences(work, headers)
+        deletes = self._envelopes.deletes(work)
+        sequence = sequences(work)
         stated = self._stated(columns, len(indices))
         live = np.ones(len(indices), np.bool_)
         if deletes:
@@ -111,12 +108,11 @@ class Decoder:
 
     def _decode_values(self, work: Work) -> tuple[Integers, dict[str, pa.Array]]:
         """Decodes by schema: the indices of what could be decoded, in order, and their columns."""
-        by_prefix: dict[bytes, list[int]] = {}
-        for index, record in enumerate(work.records):
-            if record.value is not None and index not in work.refused:
-                by_prefix.setdefault(record.value[:PREFIX], []).append(index)
+        wanted = ~work.records.deletes
+        wanted[list(work.refused)] = False
+        groups = work.records.prefixes(np.flatnonzero(wanted))
         parts = [
-            part for prefix, found in by_prefix.items() if (part := self._decode_group(work, prefix, found)) is not None
+            part for prefix, found in groups.items() if (part := self._decode_group(work, prefix, found)) is not None
         ]
         if not parts:
             empty = {field.name: pa.nulls(0, convert.arrow_type(field)) for field in self._contract.fields}
@@ -130,15 +126,15 @@ class Decoder:
         return indices[order], merged
 
     def _decode_group(
-        self, work: Work, prefix: bytes, indices: Sequence[int]
+        self, work: Work, prefix: bytes, indices: Integers
     ) -> tuple[Integers, dict[str, pa.Array]] | None:
         codec = self._codec(work, prefix, indices)
         if codec is None:
             return None
-        decoded = codec.decode_batch([(work.records[index].value or b"")[PREFIX:] for index in indices])
+        decoded = codec.decode_batch(work.records.bodies(indices))
         for bad in decoded.bad:
-            work.refuse(indices[bad.index], "value", "a record of the schema", bad.reason)
-        good = np.asarray(indices, np.int64)[np.asarray(decoded.good, np.int64)]
+            work.refuse(int(indices[bad.index]), "value", "a record of the schema", bad.reason)
+        good = indices[np.asarray(decoded.good, np.int64)]
         columns = {}
         for field in self._contract.fields:
             columns[field.name], unread = convert.column(decoded.batch, field, self._contract)
@@ -151,7 +147,7 @@ class Decoder:
         schema_id = int.from_bytes(prefix[1:PREFIX], "big")
         return self._registry.schema(schema_id) if schema_id in self._registry.ids(self._contract.id) else None
 
-    def _codec(self, work: Work, prefix: bytes, indices: Sequence[int]) -> Codec | None:
+    def _codec(self, work: Work, prefix: bytes, indices: Integers) -> Codec | None:
         if len(prefix) < PREFIX or prefix[0] != 0:
             self._refuse_all(work, indices, "0 and a schema id in front", f"0x{prefix.hex()}")
             return None
@@ -169,8 +165,8 @@ class Decoder:
         codec = self._codecs[schema_id] = Codec(self._registry.schema(schema_id))
         return codec
 
-    def _refuse_all(self, work: Work, indices: Sequence[int], expected: str, received: str) -> None:
-        for index in indices:
+    def _refuse_all(self, work: Work, indices: Integers, expected: str, received: str) -> None:
+        for index in indices.tolist():
             work.refuse(index, "value", expected, received)
 
     def _check_columns(self, work: Work, indices: Integers, columns: Mapping[str, pa.Array]) -> None:
@@ -178,7 +174,9 @@ class Decoder:
         for field in self._contract.fields:
             for place, why in convert.unfit(field, columns[field.name]):
                 work.refuse(int(indices[place]), field.name, *why)
-        stated = pa.array([work.records[index].key for index in indices.tolist()], pa.binary())
+        stated = work.records.keys
+        if len(indices) < len(stated):
+            stated = stated.take(pa.array(indices))
         own = key_texts([columns[field.name] for field in self._keys], self._keys)
         differ = pc.fill_null(pc.not_equal(own, stated), True)
         for place in np.flatnonzero(differ.to_numpy(zero_copy_only=False)).tolist():

@@ -1,20 +1,18 @@
-"""What stands around a record: the CloudEvents headers and the key, checked event by event."""
+"""What stands around a record: the CloudEvents headers and the key."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 
 from bus.core.contracts import Contract, FieldContract
-from bus.core.events import NEVER
-from bus.views import columns as convert
-from bus.views.batches import Integers, Record, Work
+from bus.views.batches import Integers, Record
+from bus.views.events import Work
 from bus.views.keys import parse_key, parse_version
 
-Headers = Sequence[Mapping[str, bytes | None]]
 _REMEMBERED: Final = 1_000  # different envelopes; a source may name any path below its department's
 
 
@@ -26,23 +24,40 @@ class Envelopes:
         self._version = contract.field(contract.version) if contract.version else None
         self._operations: dict[tuple[bytes | None, bytes | None], str | tuple[str, str, str]] = {}
 
-    def check(self, work: Work, headers: Headers) -> None:
-        """Refuses events that are not the topic owner's, whose type and value disagree, or that have no key."""
-        for index, (record, header) in enumerate(zip(work.records, headers, strict=True)):
-            envelope = (header.get("ce_source"), header.get("ce_type"))
-            operation = self._operations.get(envelope)
-            if operation is None:
-                if len(self._operations) >= _REMEMBERED:
-                    self._operations.clear()
-                operation = self._operations[envelope] = self._operation(*envelope)
+    def check(self, work: Work) -> None:
+        """Refuses events that are not the topic owner's, whose type and value disagree, or that have no key.
+
+        Envelopes repeat: each that occurs is judged once, and only events that are refused are looked at singly.
+        """
+        if not len(work.records):
+            return
+        sources, kinds = work.records.header("ce_source"), work.records.header("ce_type")
+        pairs, which = np.unique(sources.codes * len(kinds.texts) + kinds.codes, return_inverse=True)
+        count = len(kinds.texts)
+        known = [self._known(sources.texts[pair // count], kinds.texts[pair % count]) for pair in pairs.tolist()]
+        foreign = np.array([isinstance(operation, tuple) for operation in known])[which]
+        differs = np.array([operation == "delete" for operation in known])[which] != work.records.deletes
+        keyless = ~work.records.keys.is_valid().to_numpy(zero_copy_only=False)
+        for index in np.flatnonzero(foreign | differs | keyless).tolist():
+            operation = known[which[index]]
             if isinstance(operation, tuple):
                 work.refuse(index, *operation)
-            elif (operation == "delete") is not (record.value is None):
+            elif differs[index]:
+                kind = kinds.texts[kinds.codes[index]]
                 work.refuse(
-                    index, "ce_type", "upsert with a value, delete without", str(envelope[1] or b"", "utf-8", "replace")
+                    index, "ce_type", "upsert with a value, delete without", str(kind or b"", "utf-8", "replace")
                 )
-            elif record.key is None:
+            else:
                 work.refuse(index, "key", "the record's key", "null")
+
+    def _known(self, source: bytes | None, kind: bytes | None) -> str | tuple[str, str, str]:
+        envelope = (source, kind)
+        operation = self._operations.get(envelope)
+        if operation is None:
+            if len(self._operations) >= _REMEMBERED:
+                self._operations.clear()
+            operation = self._operations[envelope] = self._operation(*envelope)
+        return operation
 
     def _operation(self, source: bytes | None, kind: bytes | None) -> str | tuple[str, str, str]:
         """``upsert`` or ``delete``; or field, expected and received of an envelope that is not the topic owner's."""
@@ -55,14 +70,15 @@ class Envelopes:
             return "ce_type", f"producer_mismatch: {self._contract.id}.upsert or .delete", f"{entity}.{operation}"
         return operation
 
-    def deletes(self, work: Work, headers: Headers) -> list[tuple[int, tuple[Any, ...], int]]:
+    def deletes(self, work: Work) -> list[tuple[int, tuple[Any, ...], int]]:
         """Of each delete its index, its key as Python values, and the version it states."""
         found = []
-        for index, record in enumerate(work.records):
-            if record.value is not None or index in work.refused:
+        versions = work.records.header("ce_version")
+        for index in np.flatnonzero(work.records.deletes).tolist():
+            if index in work.refused:
                 continue
-            key = parse_key(record.key or b"", self._keys)
-            version = parse_version(headers[index].get("ce_version"), self._version)
+            key = parse_key(work.records.keys[index].as_py() or b"", self._keys)
+            version = parse_version(versions.texts[versions.codes[index]], self._version)
             if key is None:
                 work.refuse(index, "key", "|".join(self._contract.key), "not such a key")
             elif version is None:
@@ -72,29 +88,23 @@ class Envelopes:
         return found
 
 
-def sequences(work: Work, headers: Headers) -> Integers:
+def sequences(work: Work) -> Integers:
     """``ce_sequence`` of every event, `NEVER` where there is none."""
-    stated = [header.get("ce_sequence") for header in headers]
-    found = np.full(len(stated), NEVER, np.int64)
-    for index, text in enumerate(stated):
-        if text is None:
-            continue
-        number = convert.integer(text)
-        if number is None:
-            work.refuse(index, "ce_sequence", "an integer of 64 bits", str(text, "utf-8", "replace"))
-        else:
-            found[index] = number
+    found, wrong = work.records.numbers("ce_sequence")
+    for index in sorted(wrong):
+        work.refuse(index, "ce_sequence", "an integer of 64 bits", str(wrong[index], "utf-8", "replace"))
     return found
 
 
-def source_time(records: Sequence[Record], headers: Headers) -> int | None:
+def source_time(records: Sequence[Record]) -> int | None:
     """When the newest event happened: what it says itself, else when it reached the topic."""
-    if not records:
+    if not len(records):
         return None
-    stated = headers[-1].get("ce_time")
+    newest = records[-1]
+    stated = dict(newest.headers).get("ce_time")
     try:
         if stated is not None:
             return int(dt.datetime.fromisoformat(stated.decode()).timestamp() * 1_000)
     except ValueError:  # a time that cannot be read orders nothing: the broker's will do
-        return records[-1].timestamp
-    return records[-1].timestamp
+        return newest.timestamp
+    return newest.timestamp

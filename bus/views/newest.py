@@ -77,7 +77,6 @@ def selected(batch: Batch, kept: Any) -> Batch:
         sequence=batch.sequence[kept],
         appended_ms=batch.appended_ms[kept],
         columns={name: column.filter(mask) for name, column in batch.columns.items()},
-        values=[value for value, keep in zip(batch.values, kept.tolist(), strict=True) if keep],
-        records=[record for record, keep in zip(batch.records, kept.tolist(), strict=False) if keep],
+        records=batch.records.of(kept),
         known=None if batch.known is None else batch.known[kept],
     )

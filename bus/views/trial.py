@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from bus.contracts.codec import Codec
 from bus.views.batches import Record
-from bus.views.decoder import PREFIX, Decoder
+from bus.views.decoder import Decoder
+from bus.views.events import PREFIX
 
 _CPU_S: Final = 10
 _MEMORY: Final = 4 * 1024**3
