@@ -5,15 +5,14 @@ from __future__ import annotations
 import getpass
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import orjson
 import typer
 
 from bus.cli import context
-from bus.cli.output import console, read_schema, read_yaml, show_json, show_table
+from bus.cli.output import console, dates_as_text, read_schema, read_yaml, show_json, show_table
 from bus.core.contracts import parse_contract
-from bus.core.declarations import parse_view
 from bus.errors import Conflict
 from bus.wiring.site import Site
 
@@ -87,24 +86,24 @@ def list_contracts(as_json: Json = False) -> None:
     if as_json:
         show_json(found)
         return
-    rows = [(item["id"], item["owner"], ",".join(item["key"]), item["schema_id"], item["version"]) for item in found]
-    show_table("Contracts", ("entity", "owner", "key", "schema id", "version"), rows)
+    rows = [
+        (item["id"], item["owner"], ",".join(item["key"]), item["schema_id"], item["version"], item["retired"])
+        for item in found
+    ]
+    show_table("Contracts", ("entity", "owner", "key", "schema id", "version", "retired"), rows)
 
 
-@views.command("check")
-def check_view(file: Path) -> None:
-    """Check a view's declaration without applying it; lists all problems."""
-    view = parse_view(read_yaml(file))
-    console.print(f"view {view.name}: well formed")
-
-
-@views.command("apply")
-def apply_view(file: Path) -> None:
-    """Declare or change a view; running workers build it."""
-    doc = read_yaml(file)
-    view = parse_view(doc)
-    answer = context.administrator().put(f"/v1/declarations/{view.name}", doc)
-    console.print(f"view {view.name}: {'applied' if answer['changed'] else 'unchanged'}")
+@contracts.command("retire")
+def retire_contract(
+    entity: Annotated[str, typer.Argument(metavar="DEPARTMENT.ENTITY")],
+    department: Annotated[
+        str | None, typer.Option("--as", help="retire as this department; else as administrator")
+    ] = None,
+) -> None:
+    """No new versions and no events from now on; refused while a view reads it. Topic and data stay."""
+    api = context.department(department) if department else context.administrator()
+    answer = api.post(f"/v1/contracts/{entity}/retire", {})
+    console.print(f"{answer['id']} is retired: it takes no new versions and no events; its topic and data stay")
 
 
 @views.command("drop")
@@ -155,7 +154,7 @@ def verify_view(name: str) -> None:
 @grants.command("apply")
 def apply_grants(file: Path) -> None:
     """Replace a set of grants by this file: all or nothing, in force when the command returns."""
-    body = {"document": _dates_as_text(read_yaml(file)), "os_user": getpass.getuser()}
+    body = {"document": dates_as_text(read_yaml(file)), "os_user": getpass.getuser()}
     answer = context.administrator().put(f"/v1/grants/sets/{file.stem}", body)
     for what in ("added", "changed", "revoked"):
         for grant_id in answer[what]:
@@ -163,15 +162,6 @@ def apply_grants(file: Path) -> None:
     if not any(answer[what] for what in ("added", "changed", "revoked")):
         console.print("nothing changed")
     console.print(answer["notice"])
-
-
-def _dates_as_text(doc: Any) -> Any:
-    """YAML dates as ISO text, since the document travels as JSON."""
-    if isinstance(doc, dict):
-        return {str(name): _dates_as_text(value) for name, value in doc.items()}
-    if isinstance(doc, list):
-        return [_dates_as_text(value) for value in doc]
-    return doc.isoformat() if hasattr(doc, "isoformat") else doc
 
 
 @grants.command("list")

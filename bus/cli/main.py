@@ -8,7 +8,7 @@ import sys
 import typer
 from pydantic import ValidationError
 
-from bus.cli import data, declare, stack
+from bus.cli import checking, data, declare, stack
 from bus.cli.output import errors
 from bus.errors import BusError
 
@@ -23,6 +23,7 @@ stack.install(app)
 data.install(app)
 app.add_typer(declare.departments, name="departments")
 app.add_typer(declare.contracts, name="contracts")
+checking.install(declare.views)
 app.add_typer(declare.views, name="views")
 app.add_typer(declare.grants, name="grants")
 app.add_typer(data.quarantine, name="quarantine")

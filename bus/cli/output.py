@@ -65,3 +65,12 @@ def read_schema(path: Path) -> Any:
         raise InvalidSchema(why=f"there is no file {path}.") from error
     except orjson.JSONDecodeError as error:
         raise InvalidSchema(why=f"{path}, line {error.lineno}: {error.msg}.") from error
+
+
+def dates_as_text(doc: Any) -> Any:
+    """YAML dates as ISO text, since the document travels as JSON."""
+    if isinstance(doc, dict):
+        return {str(name): dates_as_text(value) for name, value in doc.items()}
+    if isinstance(doc, list):
+        return [dates_as_text(value) for value in doc]
+    return doc.isoformat() if hasattr(doc, "isoformat") else doc

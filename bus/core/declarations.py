@@ -100,7 +100,8 @@ def _also(
         elif other == source:
             problems.add(where, f"'{text}' is of the source that the field shows itself. Name another department's.")
         elif other not in others:
-            problems.add(where, f"there is no source '{other}'. {names.nearest(other, others)}")
+            hint = names.nearest(other, others) or "The view has no other source."
+            problems.add(where, f"there is no source '{other}'. {hint}")
         found.append((other, field))
     return tuple(found)
 

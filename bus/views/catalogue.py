@@ -70,7 +70,7 @@ class Declarations:
         with translated_errors(), write(self._engine) as connection:
             _raise_revision(connection)
             views = _read(connection)
-            check_declared(views, view, contracts, problems, lowered)
+            check_declared(views, [(view, problems)], contracts, lowered)
             problems.raise_if_any()
             old = connection.scalar(sa.select(_VIEW.c.document).where(_VIEW.c.name == view.name))
             if old == text:

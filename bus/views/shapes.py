@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -81,28 +81,38 @@ def shapes_of(
 
 def check_declared(
     before: Mapping[str, View],
-    view: View,
+    given: Sequence[tuple[View, Problems]],
     contracts: Mapping[str, Contract],
-    found: Problems,
     lowered: Lowered = NOTHING_LOWERED,
 ) -> None:
-    """Adds what is wrong with a view among those declared ``before``, and each that is sound now and would not be.
-
-    ``found``: what is wrong with its document already."""
-    after = {**before, view.name: view}
-    circle = circle_through(view.name, after)
-    if circle:
-        found.add("view", f"reads itself: {' -> '.join(circle)}. A view may not be computed from its own rows.")
-        return
+    """Adds to the problems of each given view what is wrong with it among the others and those declared ``before``,
+    and each view that is sound now and would not be. The given ones may read each other."""
+    found = {view.name: problems for view, problems in given}
+    after = {**before, **{view.name: view for view, _ in given}}
+    for view, problems in given:
+        circle = circle_through(view.name, after)
+        if circle:
+            text = f"reads itself: {' -> '.join(circle)}. A view may not be computed from its own rows."
+            problems.add("view", text)
+            return
     sound, shaped = _sound(before, contracts, lowered), dict[str, Shape]()
     for name, candidate in ordered(after):
-        problems = found if name == view.name else Problems(name)
+        problems = found.get(name) or Problems(name)
         shape = find_shape(candidate, contracts, shaped, problems, lowered)
-        if not problems.found:
-            shaped[name] = shape
         check_openness(candidate, shape.columns, problems)
-        if problems.found and name in sound and view.name in shaped and name != view.name:
-            found.add("view", f"'{name}' reads it and would break: {'; '.join(problems.found)}")
+        if name in found or not problems.found:
+            shaped[name] = shape  # as far as it was found: what reads it is not to be blamed for its mistakes
+        elif name in sound:
+            _blame(
+                candidate, problems, [(view, problems_) for view, problems_ in given if view.name in candidate.reads]
+            )
+
+
+def _blame(reader: View, broken: Problems, changed: Sequence[tuple[View, Problems]]) -> None:
+    """A view that is not among the given ones would break: that is said of those that it reads."""
+    for _, problems in changed:
+        if not problems.found:
+            problems.add("view", f"'{reader.name}' reads it and would break: {'; '.join(broken.found)}")
 
 
 def _sound(views: Mapping[str, View], contracts: Mapping[str, Contract], lowered: Lowered) -> set[str]:
