@@ -75,7 +75,7 @@ def parse_declassification(doc: Any) -> Declassification:
             problems.add(member, f"'{texts[member]}' is not `name@department`")
     until = _date(doc.get("valid_until"), problems)
     problems.raise_if_any()
-    if same_person(texts["officer"], texts["approver"]):
+    if same_person(texts["officer"].rpartition("@")[0], texts["approver"].rpartition("@")[0]):
         raise FourEyes(
             f"A declassification needs two people: officer and approver are the same person ({texts['officer']}). "
             "Have somebody of governance approve.",
