@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx2
@@ -18,8 +18,9 @@ class Api:
         self._token = token
         self._http = httpx2.Client(base_url=url, timeout=timeout_s)
 
-    def get(self, path: str, **params: Any) -> Any:
-        return self._send("GET", path, params={name: value for name, value in params.items() if value is not None})
+    def get(self, path: str, *, headers: Mapping[str, str] | None = None, **params: Any) -> Any:
+        stated = {name: value for name, value in params.items() if value is not None}
+        return self._send("GET", path, headers=headers or {}, params=stated)
 
     def post(self, path: str, body: Any) -> Any:
         return self._send("POST", path, json=body)
@@ -30,10 +31,10 @@ class Api:
     def delete(self, path: str) -> Any:
         return self._send("DELETE", path)
 
-    def _send(self, method: str, path: str, **kwargs: Any) -> Any:
-        headers = {"Authorization": f"Bearer {self._token()}"}
+    def _send(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **kwargs: Any) -> Any:
+        sent = {**(headers or {}), "Authorization": f"Bearer {self._token()}"}
         try:
-            response = self._http.request(method, path, headers=headers, **kwargs)
+            response = self._http.request(method, path, headers=sent, **kwargs)
         except httpx2.TransportError as error:
             raise Unavailable(f"The bus does not answer at {self._http.base_url}. `bus up` starts it.") from error
         if response.status_code >= 400:

@@ -120,8 +120,9 @@ def list_views(as_json: Json = False) -> None:
     if as_json:
         show_json(found)
         return
-    rows = [(name, item["state"], item["rows"], item["lag"], item["freshness_s"]) for name, item in found.items()]
-    show_table("Views", ("view", "state", "rows", "lag", "freshness s"), rows)
+    shown = ("state", "rows", "lag", "freshness_s", "newest_event")
+    rows = [(name, *(item.get(column) for column in shown)) for name, item in found.items()]
+    show_table("Views", ("view", "state", "rows", "lag", "freshness s", "newest event"), rows)
 
 
 @views.command("wait")

@@ -8,7 +8,7 @@ import sys
 import typer
 from pydantic import ValidationError
 
-from bus.cli import checking, data, declare, stack
+from bus.cli import checking, data, declare, discrepancies, stack
 from bus.cli.output import errors
 from bus.errors import BusError
 
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 stack.install(app)
 data.install(app)
+discrepancies.install(declare.views)
 app.add_typer(declare.departments, name="departments")
 app.add_typer(declare.contracts, name="contracts")
 checking.install(declare.views)

@@ -63,9 +63,15 @@ def status(
     console.print(f"portal   {found['web']}\nkafka    {found['kafka']}\nopa      {found['opa']}")
     console.print(f"database {found['database']}\npolicy   {found['policy_revision']} (rules.grants)")
     console.print("processes " + ", ".join(f"{name} {pid}" for name, pid in found["processes"].items()))
-    rows = [(name, v["state"], v["rows"], v["lag"], v["freshness_s"]) for name, v in found["views"].items()]
-    show_table("Views", ("view", "state", "rows", "lag", "freshness s"), rows)
+    shown = ("state", "rows", "lag", "freshness_s", "newest_event")
+    rows = [(name, *(view.get(item) for item in shown)) for name, view in found["views"].items()]
+    show_table("Views", ("view", "state", "rows", "lag", "freshness s", "newest event"), rows)
     console.print(f"quarantine {found['quarantine']}")
+    for promise in found["promises"]:
+        if promise["broken"]:
+            newest = promise["newest_published"] or "never"
+            text = f"an event at least every {promise['promise']}; the newest one: {newest}"
+            console.print(f"promise broken: {promise['entity']} promises {text}")
 
 
 def _status() -> dict[str, Any]:
@@ -80,6 +86,7 @@ def _status() -> dict[str, Any]:
         "processes": site.processes,
         "views": inside["views"],
         "quarantine": inside["quarantine"],
+        "promises": inside["promises"],
     }
 
 

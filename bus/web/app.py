@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 
 from fastapi import APIRouter, FastAPI
 
-from bus.web import discrepancies, operations, portal, problems, reference, views
+from bus.web import discrepancies, freshness, operations, portal, problems, reference, views
 from bus.web.edge import Edge
 from bus.web.figures import Figures
 from bus.web.parts import Parts
@@ -29,9 +29,10 @@ def create_app(parts: Parts, routers: Sequence[APIRouter] = ()) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.parts = parts
-    app.state.figures = Figures(parts.views, parts.quarantined)
+    app.state.figures = Figures(parts.views, parts.quarantined, parts.shapes, parts.promises)
     problems.install(app)
-    for router in (views.router, discrepancies.router, operations.router, reference.router, portal.router, *routers):
+    doors = (views.router, discrepancies.router, freshness.router)
+    for router in (*doors, operations.router, reference.router, portal.router, *routers):
         app.include_router(router)
     portal.mount_static(app)
     app.add_middleware(Edge, hosts=parts.hosts, figures=app.state.figures)

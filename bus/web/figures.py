@@ -3,38 +3,56 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from bus.governance.promises.store import Promise
+from bus.views.catalogue import Shape
+from bus.views.freshness import by_source
 from bus.views.store import ViewState, ViewStore
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+Shapes = Callable[[], Mapping[str, Shape]]
+Promises = Callable[[], Mapping[str, Promise]]
 
 
 class _Views(Collector):
-    """Views and quarantine, read when somebody asks."""
+    """Views, promises and quarantine, read when somebody asks."""
 
-    def __init__(self, views: ViewStore, quarantined: Callable[[], int]) -> None:
-        self._views, self._quarantined = views, quarantined
+    def __init__(self, views: ViewStore, quarantined: Callable[[], int], shapes: Shapes, promises: Promises) -> None:
+        self._views, self._quarantined, self._shapes, self._promises = views, quarantined, shapes, promises
 
     def collect(self) -> Iterable[Metric]:
         states = self._views.states()
         yield _family("bus_view_rows", "Rows that readers can see", states, lambda state: state.rows)
-        yield _family("bus_view_lag_events", "Events known to wait", states, lambda state: state.lag)
         yield _family("bus_view_live", "1 if the view is answered", states, lambda state: state.state == "live")
-        yield self._freshness(states)
+        yield _family("bus_view_seq", "Transactions of the view", states, lambda state: state.seq)
+        yield from self._by_source()
+        broken = GaugeMetricFamily("bus_freshness_broken", "1 if no event came in the promised time", labels=["entity"])
+        for entity, promise in self._promises().items():
+            broken.add_metric([entity], float(promise.broken))
+        yield broken
         yield GaugeMetricFamily("bus_quarantine_events", "Events set aside", value=self._quarantined())
 
-    def _freshness(self, states: Mapping[str, ViewState]) -> Metric:
-        family = GaugeMetricFamily("bus_view_freshness_seconds", "Seconds behind a source", labels=["view", "source"])
-        for view in states:
-            for source, seconds in self._views.freshness(view).items():
-                family.add_metric([view, source], seconds if math.isfinite(seconds) else math.nan)
-        return family
+    def _by_source(self) -> Iterable[Metric]:
+        """NaN for what is not known yet."""
+        labels = ["view", "source"]
+        lag = GaugeMetricFamily("bus_view_lag_events", "Events known to wait", labels=labels)
+        behind = GaugeMetricFamily("bus_view_freshness_seconds", "Seconds behind a source", labels=labels)
+        age = GaugeMetricFamily("bus_view_event_age_seconds", "Seconds since the newest event", labels=labels)
+        now_ms, shapes = int(time.time() * 1_000), self._shapes()
+        for name, shape in shapes.items():
+            for source in by_source(shape, shapes, self._views.positions, now_ms):
+                labelled, seconds = [name, source.source], source.age_s(now_ms)
+                lag.add_metric(labelled, float(source.lag))
+                behind.add_metric(labelled, source.behind_s if math.isfinite(source.behind_s) else math.nan)
+                age.add_metric(labelled, math.nan if seconds is None else seconds)
+        return lag, behind, age
 
 
 def _family(name: str, text: str, states: Mapping[str, ViewState], value: Callable[[ViewState], float]) -> Metric:
@@ -47,14 +65,14 @@ def _family(name: str, text: str, states: Mapping[str, ViewState], value: Callab
 class Figures:
     """Counts answers by route, method and status; routes are templates, so their number is bounded."""
 
-    def __init__(self, views: ViewStore, quarantined: Callable[[], int]) -> None:
+    def __init__(self, views: ViewStore, quarantined: Callable[[], int], shapes: Shapes, promises: Promises) -> None:
         self._registry = CollectorRegistry()
         labels = ("route", "method", "status")
         self._answers = Counter("bus_http_requests", "Requests answered", labels, registry=self._registry)
         self._seconds = Histogram(
             "bus_http_request_seconds", "Time to answer", ("route",), registry=self._registry, buckets=_BUCKETS
         )
-        self._registry.register(_Views(views, quarantined))
+        self._registry.register(_Views(views, quarantined, shapes, promises))
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         """Counts one answer."""

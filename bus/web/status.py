@@ -12,7 +12,11 @@ from pydantic import BaseModel, ConfigDict
 from bus.access.identity import Subject
 from bus.contracts.quarantine import Kept, as_json, from_json
 from bus.errors import ContractViolation, Invalid, NotFound
+from bus.views.catalogue import Shape
+from bus.views.freshness import by_source
 from bus.web.callers import Administrator, Caller, TheParts
+from bus.web.discrepancies import instant
+from bus.web.freshness import promise_as_json
 from bus.web.parts import Parts
 
 router = APIRouter(prefix="/v1")
@@ -56,6 +60,7 @@ def status(parts: TheParts, _: Administrator) -> dict[str, Any]:
         "policy_revision": parts.decider.policy_revision(),
         "views": view_states(parts),
         "quarantine": parts.quarantined(),
+        "promises": [promise_as_json(promise) for promise in parts.promises().values()],
     }
 
 
@@ -81,19 +86,27 @@ def show_audit(
 
 
 def view_states(parts: Parts) -> dict[str, dict[str, Any]]:
-    """Every declared view: state, rows, lag (events), freshness (seconds behind; None before it was complete)."""
-    states = parts.views.states()
+    """Every declared view: state, rows, lag (events), freshness (seconds behind; None before it was complete), time of
+    its newest event."""
+    states, shapes = parts.views.states(), parts.shapes()
     found: dict[str, dict[str, Any]] = {}
-    for name in parts.shapes():
+    for name, shape in shapes.items():
         state = states.get(name)
         if state is None:
             waiting = "no worker has taken it up yet"
-            found[name] = {"state": "building", "rows": 0, "lag": None, "freshness_s": None, "reason": waiting}
+            nothing = {"lag": None, "freshness_s": None, "newest_event": None}
+            found[name] = {"state": "building", "rows": 0, **nothing, "reason": waiting}
             continue
         behind = _finite(parts.views.freshness(name))
-        numbers = {"rows": state.rows, "lag": state.lag, "freshness_s": behind}
+        numbers = {"rows": state.rows, "lag": state.lag, "freshness_s": behind, "newest_event": _newest(parts, shape)}
         found[name] = {"state": state.state, **numbers, "reason": state.reason, "seq": state.seq}
     return found
+
+
+def _newest(parts: Parts, shape: Shape) -> str | None:
+    """The time of the newest event of any source, None before there is one."""
+    times = [s.newest_ms for s in by_source(shape, parts.shapes(), parts.views.positions, 0) if s.newest_ms is not None]
+    return instant(max(times)) if times else None
 
 
 def _finite(freshness: Mapping[str, float]) -> float | None:
