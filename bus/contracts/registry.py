@@ -145,6 +145,10 @@ class Registry:
                 return number, schema_id, self.schema(schema_id)
         raise NotFound(what=f"version {version} of {subject}")
 
+    def version_of(self, subject: str, schema_id: int) -> int | None:
+        """Which version of the subject a schema is; None if it is none of it. Raises `NotFound`."""
+        return next((number for number, known in self._versions(subject) if known == schema_id), None)
+
     def ids(self, entity: str) -> frozenset[int]:
         """The ids of all versions of an entity's contract. Raises `UnknownEntity`."""
         versions = self._snapshot().versions.get(subject_of(entity_id(entity)))

@@ -89,6 +89,11 @@ def body(chosen: Format, names: Sequence[str], rows: Sequence[Row], *, stripped:
     return orjson.dumps(records, _member, _OPTIONS)
 
 
+def document(value: Any) -> bytes:
+    """A JSON document whose values are written as in rows."""
+    return orjson.dumps(value, _member, _OPTIONS)
+
+
 def _member(value: Any) -> Any:
     """What JSON lacks: decimals as numbers with all their digits, bytes as PostgreSQL writes them."""
     if isinstance(value, Decimal):

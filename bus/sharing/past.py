@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -31,16 +31,22 @@ def refuse_without_history(
             f"history: {', '.join(listed) or 'there is none yet'}.",
             field="as_of" if permitted.moment.as_of else "valid_at",
         )
-    kept = {name for name, _ in versions(shape).fields}
     named = [item.column.name for item in permitted.shown]
     named += [item.field for item in comparisons(permitted.filters)] + [order.field for order in permitted.order]
-    for name in (*named, *_fields(allow.filter)):
+    refuse_brought(shape, (*named, *condition_fields(allow.filter)))
+
+
+def refuse_brought(shape: Shape, names: Iterable[str]) -> None:
+    """Raises `BadFilter` for a column of a history view that has no versions of its own."""
+    kept = {name for name, _ in versions(shape).fields}
+    for name in names:
         if name not in kept:
             why = f"'{name}' is brought over from another view, so it has no history here."
             raise BadFilter(why=f"{why} Name the other columns in `select`.", field=name)
 
 
-def _fields(condition: Filter) -> Iterator[str]:
+def condition_fields(condition: Filter) -> Iterator[str]:
+    """The columns that a grant's row condition names."""
     match condition:
         case Comparison(field=field):
             yield field
@@ -48,7 +54,7 @@ def _fields(condition: Filter) -> Iterator[str]:
             yield item.field
         case And(items=items) | Or(items=items):
             for inner in items:
-                yield from _fields(inner)
+                yield from condition_fields(inner)
 
 
 def table_at(shape: Shape, permitted: Permitted) -> sa.Subquery:

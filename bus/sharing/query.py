@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeVar
 
 import sqlalchemy as sa
 
@@ -28,14 +28,15 @@ from bus.sharing.question import Query, parse_query
 from bus.sharing.readers import Reader
 from bus.sharing.recording import disclosure, refusal
 from bus.sharing.store import Base, Rendering, Statements, base, statements
-from bus.sharing.watch import Watch
+from bus.sharing.watch import Standing, Watch
 from bus.views.catalogue import Shape
 from bus.views.history import NOW, Moment
 from bus.views.tables import row_table
 
-__all__ = ["Answer", "Query", "QueryDoor", "parse_query"]
+__all__ = ["Answer", "Asked", "Query", "QueryDoor", "parse_query"]
 
 Contacts = Callable[[str], str]
+Answered = TypeVar("Answered")
 _OFFSET_KIND: Final = 1_000
 _KEPT: Final = 500
 
@@ -79,6 +80,16 @@ class Answer:
         return f"{span}/{'*' if self.total is None else self.total}"
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who asks which view, for which purpose; None: none or several were stated."""
+
+    subject: Subject
+    view: str
+    purpose: str | None
+    request_id: str = ""
+
+
 class QueryDoor:
     """Answers questions. ``shapes``: the views as they are now; ``contacts``: the contact of a department;
     ``mask_secret``: what hashes are keyed with, for each consumer its own."""
@@ -116,50 +127,61 @@ class QueryDoor:
 
         Raises what interface.md lists for a query, in the order it gives.
         """
-        with self._admission.under_way(subject.department):
-            shape = (await self._current_shapes()).get(view)
+        return await self.decided(Asked(subject, view, purpose, request_id), asked, self._allowed)
+
+    async def decided(
+        self, asked: Asked, read: Callable[[], Query], then: Callable[[Asked, Shape, Query, Allow], Awaitable[Answered]]
+    ) -> Answered:
+        """What ``then`` makes of a question that may be asked; a refusal, its own included, is recorded and raised."""
+        with self._admission.under_way(asked.subject.department):
+            shape = (await self.current_shapes()).get(asked.view)
             if shape is None:
-                raise UnknownView(view=view)
-            query, problem = _read(asked)
+                raise UnknownView(view=asked.view)
+            query, problem = _read(read)
             channel = query.channel(shape.view)
-            decision = await self._decider.decide(subject, shape, purpose, channel)
+            decision = await self._decider.decide(asked.subject, shape, asked.purpose, channel)
             if isinstance(decision, Deny):
-                entry = refusal(subject, view, decision, purpose=purpose, channel=channel, request_id=request_id)
-                await self._refuse(decision, entry)
+                await self._refuse(decision, asked, channel)
             try:
                 if problem is not None:
                     raise problem
-                return await self._allowed(subject, shape, query, decision, request_id)
+                return await then(asked, shape, query, decision)
             except BusError as error:
                 if isinstance(error, Refused):
-                    deny = Deny(error, decision.policy_revision)
-                    entry = refusal(subject, view, deny, purpose=purpose, channel=channel, request_id=request_id)
-                    await self._refuse(deny, entry)
+                    await self._refuse(Deny(error, decision.policy_revision), asked, channel)
                 error.members.setdefault("policy_revision", decision.policy_revision)
                 raise
 
-    async def _current_shapes(self) -> Mapping[str, Shape]:
-        """SQLite tells in the loop whether something changed faster than a thread could take the question over."""
+    async def admit(self, asked: Asked, shape: Shape, query: Query, allow: Allow) -> tuple[Permitted, Standing]:
+        """The question as far as the grant and its limits go, of a view that may be shown."""
+        permitted = permit(query, shape, allow, lambda: self._owner(shape))
+        refuse_without_history(permitted, shape, allow, self._shapes)
+        self._admission.count((asked.subject.department, allow.grant_ids), allow.limits.per_minute)
+        return permitted, await self._watch.standing(shape)
+
+    async def current_shapes(self) -> Mapping[str, Shape]:
+        """The views as they are now. SQLite tells in the loop whether something changed faster than a thread could
+        take the question over."""
         return self._shapes() if self._reader.dialect == "sqlite" else await asyncio.to_thread(self._shapes)
 
     async def close(self) -> None:
         """Gives the database's connections back."""
         await self._reader.close()
 
-    async def _refuse(self, deny: Deny, entry: Mapping[str, Any]) -> NoReturn:
+    async def _refuse(self, deny: Deny, asked: Asked, channel: str) -> NoReturn:
         """Records the refusal and raises it."""
-        error = deny.error
-        self._admission.count((entry["who"], "refused"), REFUSALS_A_MINUTE)
+        error, subject = deny.error, asked.subject
+        self._admission.count((subject.department, "refused"), REFUSALS_A_MINUTE)
         if isinstance(error, Refused | Missing):
+            entry = refusal(
+                subject, asked.view, deny, purpose=asked.purpose, channel=channel, request_id=asked.request_id
+            )
             await self._audit.append(entry)
         error.members.setdefault("policy_revision", deny.policy_revision)
         raise error
 
-    async def _allowed(self, subject: Subject, shape: Shape, query: Query, allow: Allow, request_id: str) -> Answer:
-        permitted = permit(query, shape, allow, lambda: self._owner(shape))
-        refuse_without_history(permitted, shape, allow, self._shapes)
-        self._admission.count((subject.department, allow.grant_ids), allow.limits.per_minute)
-        standing = await self._watch.standing(shape)
+    async def _allowed(self, asked: Asked, shape: Shape, query: Query, allow: Allow) -> Answer:
+        permitted, standing = await self.admit(asked, shape, query, allow)
         answer = Answer(
             shape.view.name, permitted.shown, (), permitted.offset, None, standing.header, allow, True, query.moment
         )
@@ -167,7 +189,7 @@ class QueryDoor:
             answer = await self._rows(shape, permitted, allow, standing.header)
         rows, explained = len(answer.rows), query.explain
         await self._audit.append(
-            disclosure(subject, allow, permitted, rows=rows, explained=explained, request_id=request_id)
+            disclosure(asked.subject, allow, permitted, rows=rows, explained=explained, request_id=asked.request_id)
         )
         return answer
 

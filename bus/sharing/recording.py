@@ -14,9 +14,17 @@ from bus.sharing.permitted import Permitted
 
 
 def disclosure(
-    subject: Subject, allow: Allow, permitted: Permitted, *, rows: int, explained: bool, request_id: str
+    subject: Subject,
+    allow: Allow,
+    permitted: Permitted,
+    *,
+    rows: int,
+    request_id: str,
+    explained: bool = False,
+    lineage: bool = False,
 ) -> dict[str, Any]:
-    """The entry of an answer: under which decision, with which row condition of the grant, how many rows."""
+    """The entry of an answer: under which decision, with which row condition of the grant, how many rows.
+    ``lineage``: not the values were shown but the events that made them."""
     question = {
         "filter": shape_of(permitted.filters),
         "order": [order.field for order in permitted.order],
@@ -24,6 +32,7 @@ def disclosure(
         "count": permitted.count,
         "explained": explained,
         **as_texts(permitted.moment),
+        **({"lineage": True} if lineage else {}),
     }
     return Disclosure(
         request_id=request_id,

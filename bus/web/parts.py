@@ -16,6 +16,7 @@ from bus.contracts.registry import Registry
 from bus.governance.office import Governance
 from bus.governance.promises.store import Promise
 from bus.governance.report import DepartmentReport
+from bus.sharing.lineage import LineageDoor
 from bus.sharing.query import QueryDoor
 from bus.views.catalogue import Declarations, Shape
 from bus.views.store import ViewStore
@@ -40,6 +41,7 @@ class Parts:
     audit: AuditLog
     views: ViewStore
     door: QueryDoor
+    lineage: LineageDoor
     verifier: Verifier
     bundle: Callable[[], tuple[bytes, str]]
     bundle_token: str

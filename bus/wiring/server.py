@@ -31,9 +31,11 @@ from bus.infra import logs
 from bus.infra.connection import KafkaConnection
 from bus.infra.database import open_database
 from bus.infra.kafka import Admin
+from bus.infra.records import RecordReader
 from bus.infra.stack.credentials import Secrets
 from bus.infra.stack.opa import BUNDLE_KEY, BUNDLE_TOKEN, OPA_TOKEN
 from bus.settings import Settings
+from bus.sharing.lineage import LineageDoor
 from bus.sharing.query import QueryDoor
 from bus.sharing.readers import open_reader
 from bus.sharing.watch import Watch
@@ -89,6 +91,25 @@ def make_parts(settings: Settings) -> Parts:
     broker = Broker(lambda: Admin(bus_connection), secrets.kafka_password, replication=settings.kafka_replication)
     broker.prepare()
 
+    reader = open_reader(settings.database, timeout_s=settings.query_timeout_s)
+    door = QueryDoor(
+        decider=decider,
+        reader=reader,
+        audit=audit,
+        shapes=current,
+        watch=Watch(views, time.monotonic),
+        contacts=lambda department: directory.department(department).contact,
+        mask_secret=secrets.token("mask").encode(),
+    )
+    lineage = LineageDoor(
+        door,
+        decider=decider,
+        reader=reader,
+        audit=audit,
+        records=RecordReader(bus_connection),
+        versions=registry_store,
+    )
+
     def refused(limit: int) -> list[Kept]:
         both = [*refusals.recent(limit), *views.set_aside(limit)]
         return sorted(both, key=lambda kept: kept.at_ms, reverse=True)[:limit]
@@ -102,15 +123,8 @@ def make_parts(settings: Settings) -> Parts:
         grants=grants,
         audit=audit,
         views=views,
-        door=QueryDoor(
-            decider=decider,
-            reader=open_reader(settings.database, timeout_s=settings.query_timeout_s),
-            audit=audit,
-            shapes=current,
-            watch=Watch(views, time.monotonic),
-            contacts=lambda department: directory.department(department).contact,
-            mask_secret=secrets.token("mask").encode(),
-        ),
+        door=door,
+        lineage=lineage,
         verifier=Verifier(secrets.public_key(ISSUER_KEY).read_bytes()),
         issuer=Issuer(secrets.ensure_key(ISSUER_KEY).read_bytes()) if settings.demo else None,
         bundle=_rules(settings, grants),

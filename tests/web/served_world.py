@@ -33,7 +33,10 @@ from bus.contracts.quarantine import Kept, Quarantined
 from bus.contracts.registry import Registry
 from bus.core.contracts import Kind
 from bus.core.grants import parse_grant_set
+from bus.infra.connection import KafkaConnection
 from bus.infra.database import create_tables, open_database
+from bus.infra.records import RecordReader
+from bus.sharing.lineage import LineageDoor
 from bus.sharing.query import QueryDoor
 from bus.sharing.readers import open_reader
 from bus.sharing.watch import Watch
@@ -274,6 +277,7 @@ def served(
     complaints: int = 2_000,
     timeout_s: float = 5.0,
     demo: bool = True,
+    kafka: KafkaConnection | None = None,
 ) -> Iterator[World]:
     """The world on a free loopback port, until the block ends."""
     signing, tokens = (
@@ -300,6 +304,17 @@ def served(
         limits = Limits(budget=5.0, canary_good=10.0)
         decider = Decider(PolicyEngine(OpaClient(opa.url, timeout_s=5), limits=limits), grants, directory)
         nothing: Any = None  # administration has its own tests
+        reader = open_reader(database_url, timeout_s=timeout_s)
+        door = QueryDoor(
+            decider=decider,
+            reader=reader,
+            audit=audit,
+            shapes=lambda: current,
+            watch=Watch(store, time.monotonic),
+            contacts=lambda department: directory.department(department).contact,
+            mask_secret=b"for tests",
+        )
+        records = RecordReader(kafka or KafkaConnection("127.0.0.1:9", "nobody", "none"), timeout_s=5 if kafka else 0.5)
         parts = Parts(
             registry=registry,
             directory=directory,
@@ -309,15 +324,8 @@ def served(
             grants=grants,
             audit=audit,
             views=store,
-            door=QueryDoor(
-                decider=decider,
-                reader=open_reader(database_url, timeout_s=timeout_s),
-                audit=audit,
-                shapes=lambda: current,
-                watch=Watch(store, time.monotonic),
-                contacts=lambda department: directory.department(department).contact,
-                mask_secret=b"for tests",
-            ),
+            door=door,
+            lineage=LineageDoor(door, decider=decider, reader=reader, audit=audit, records=records, versions=registry),
             verifier=Verifier(tokens[1]),
             issuer=Issuer(tokens[0]),
             bundle=lambda: (bundle[0], etag(bundle[0])),
