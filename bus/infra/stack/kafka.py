@@ -63,7 +63,7 @@ class KafkaNode:
         Passwords go through an argument file, since every user of the machine can read a command line.
         """
         arguments = ["-cp", f"{self.jars}/*", "kafka.tools.StorageTool", "format", "--ignore-formatted"]
-        arguments += ["--config", str(self.folder / "server.properties"), "--cluster-id", self._cluster_id()]
+        arguments += ["--config", str(self.folder / "server.properties"), f"--cluster-id={self._cluster_id()}"]
         for principal in (ADMINISTRATOR, _BROKER):
             password = secrets.kafka_password(principal)
             arguments += ["--add-scram", f"SCRAM-SHA-512=[name={principal},password={password}]"]
