@@ -161,6 +161,7 @@ def _verify(site: Site, api: Api, steps: Steps) -> None:
             wrong.append(f"{name}: {len(differences)} rows differ, first {differences[0]}")
         else:
             steps.say(f"  verified {name}: {len(rows):,} rows, every column equal")
+    wrong += _disagreements(api, steps)
     quarantine = api.get("/v1/quarantine", limit=10)
     if len(quarantine) != QUARANTINED:
         wrong.append(f"quarantine: {len(quarantine)} events, expected {QUARANTINED}")
@@ -176,6 +177,21 @@ def _verify(site: Site, api: Api, steps: Steps) -> None:
     steps.say(f"  verified audit log: {verdict['entries']} entries, chain unbroken")
     if wrong:
         raise BusError(f"verification failed: {'; '.join(wrong)}")
+
+
+def _disagreements(api: Api, steps: Steps) -> list[str]:
+    """What the bus counts between departments, against an independent count of the input files."""
+    counted = {
+        item["field"]: item["open"]
+        for item in api.get("/v1/discrepancies/summary")
+        if (item["view"], item["departments"]) == ("food_business", ["market", "food"])
+    }
+    wanted = expected.disagreements(CHECKOUT / "producers" / "data")
+    if counted != wanted:
+        return [f"disagreements of market and food: {counted}, expected {wanted}"]
+    shown = ", ".join(f"{field} {count:,}" for field, count in counted.items())
+    steps.say(f"  verified disagreements of market and food, each equal to the count of the files: {shown}")
+    return []
 
 
 def _synthetic_residents() -> list[dict[str, Any]]:

@@ -35,6 +35,7 @@ INSPECTION = {
     "last_result": "result",
     "last_critical_violations": "critical_violations",
 }
+REPORTED_TWICE = {"address": "address", "doing_business_as": "dba_name"}  # food's name of what market reports
 
 
 def _value(name: str, text: str) -> Any:
@@ -62,14 +63,36 @@ def _newest(rows: Iterable[Row], key: str, rank: Callable[[Row], tuple[Any, ...]
     return best
 
 
-def food_businesses(licences: list[Row], inspections: list[Row]) -> list[Row]:
-    """A row for each licence number that either department knows: its newest term and newest inspection."""
-    terms = _newest(
+def _terms(licences: list[Row]) -> dict[Any, Row]:
+    """The newest term of each licence number."""
+    return _newest(
         (row for row in licences if row["licence_term_id"]),
         "licence_number",
         lambda row: (row["term_start"] or dt.date.min, row["licence_term_id"].encode()),
     )
-    newest = _newest(inspections, "licence_number", lambda row: (row["inspection_date"], row["inspection_id"]))
+
+
+def _newest_inspections(inspections: list[Row]) -> dict[Any, Row]:
+    return _newest(inspections, "licence_number", lambda row: (row["inspection_date"], row["inspection_id"]))
+
+
+def disagreements(data: Path) -> dict[str, int]:
+    """Of how many businesses market and food write the address and the trade name differently, by the column of
+    `food_business`; upper and lower case and white space aside."""
+    terms = _terms(read(data / "business_licences.csv.gz"))
+    inspections = _newest_inspections(read(data / "food_inspections.csv.gz"))
+    differ = dict.fromkeys(REPORTED_TWICE, 0)
+    for number in terms.keys() & inspections.keys():
+        for shown, reported in REPORTED_TWICE.items():
+            first, second = terms[number][shown], inspections[number][reported]
+            if first is not None and second is not None:
+                differ[shown] += first.casefold().split() != second.casefold().split()
+    return differ
+
+
+def food_businesses(licences: list[Row], inspections: list[Row]) -> list[Row]:
+    """A row for each licence number that either department knows: its newest term and newest inspection."""
+    terms, newest = _terms(licences), _newest_inspections(inspections)
     return [
         {"licence_number": number}
         | {name: terms.get(number, {}).get(name) for name in LICENCE}

@@ -36,6 +36,16 @@ def test_the_blank_row_is_the_only_one_in_quarantine(demo: Demo) -> None:
     assert demo.json("status")["quarantine"] == 1
 
 
+def test_disagreements_equal_the_count_of_the_files(demo: Demo) -> None:
+    """Address and trade name as market and food know them; market sees its own value and that food's differs."""
+    assert "verified disagreements of market and food" in demo.output
+    assert "address 7,416, doing_business_as 1,779" in demo.output
+    assert {item["open"] for item in demo.json("views", "discrepancies")} == {7_416, 1_779}
+    (first,) = demo.json("views", "discrepancies", "food_business", "--as", "market", "--limit", "1")
+    assert first["shown"]["value"]
+    assert first["reported"]["hidden"]
+
+
 def test_departments_see_different_answers(demo: Demo) -> None:
     """Food sees all, tax a masked name and no coordinates, weather a refusal that names whom to ask."""
     food, _, rest = demo.output.partition("tax, for levy:")
