@@ -167,6 +167,15 @@ class Admin:
                 newest[topic] = max(newest.get(topic, 0), int(found.timestamp))
         return newest
 
+    def topic_ids(self, topics: Iterable[str]) -> dict[str, str]:
+        """What tells a topic from one of the same name that was deleted before. Missing topics are left out."""
+        names = sorted(set(topics))
+        if not names:
+            return {}
+        with _translated():
+            described = self._client.describe_topics(names)
+        return {topic["name"]: str(topic["topic_id"]) for topic in described if topic["partitions"]}
+
     def _offsets(self, topics: Iterable[str], spec: OffsetSpec) -> dict[tuple[str, int], int]:
         return {place: found.offset for place, found in self._found(topics, spec).items()}
 

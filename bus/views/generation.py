@@ -72,11 +72,19 @@ def create(connection: Connection, table: sa.Table) -> None:
     made.create(connection)
 
 
-def start_positions(engine: Engine, view: str, epoch: int, starts: Mapping[Place, int]) -> dict[Place, int]:
+def start_positions(
+    engine: Engine, view: str, epoch: int, starts: Mapping[Place, int], ids: Mapping[str, str] | None = None
+) -> dict[Place, int]:
     """The view's next offsets, by (topic, partition); partitions that it does not know yet begin where ``starts`` says.
-    Raises `Fenced`."""
+    ``ids`` of topics are kept where none is known. Raises `Fenced`."""
     with translated_errors(), write(engine) as connection:
-        _mine(connection, view, epoch)
+        row = _mine(connection, view, epoch)
+        origins = json.loads(row.origins)
+        for topic, partition in sorted(starts):
+            origin = origins.setdefault(topic, {"id": (ids or {}).get(topic, ""), "from": {}})
+            origin["from"].setdefault(str(partition), starts[topic, partition])
+        if origins != json.loads(row.origins):
+            connection.execute(sa.update(VIEW).where(VIEW.c.name == view).values(origins=json.dumps(origins)))
         known = {(p.topic, p.partition): p.next_offset for p in read_positions(connection, view)}
         fresh = {place: start for place, start in starts.items() if place not in known}
         write_positions(connection, view, [Position(*place, start, None) for place, start in fresh.items()])
@@ -95,6 +103,14 @@ def set_state(engine: Engine, view: str, epoch: int, state: str, reason: str = "
     with translated_errors(), write(engine) as connection:
         _mine(connection, view, epoch)
         connection.execute(sa.update(VIEW).where(VIEW.c.name == view).values(state=state, reason=reason))
+
+
+def note(engine: Engine, view: str, epoch: int, **values: str) -> None:
+    """Sets columns of the view's row. Raises `Fenced`."""
+    with translated_errors(), write(engine) as connection:
+        mine = (VIEW.c.name == view) & (VIEW.c.epoch == epoch)
+        if connection.execute(sa.update(VIEW).where(mine).values(**values)).rowcount == 0:
+            raise Fenced(view=view, epoch=epoch)
 
 
 def _mine(connection: Connection, view: str, epoch: int) -> sa.Row[tuple[object, ...]]:

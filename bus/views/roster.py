@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 import structlog
@@ -16,60 +15,33 @@ from sqlalchemy.engine import Engine
 
 from bus.contracts.registry import SchemaSource
 from bus.core.contracts import Contract
+from bus.core.names import without_generation
 from bus.errors import BrokerUnavailable, BusError, Fenced, Unavailable, UnknownEntity
 from bus.infra.database import translated_errors
 from bus.infra.kafka import Admin, KafkaConnection
 from bus.views.aggregates import Aggregate
-from bus.views.beat import beat
+from bus.views.applied import applied_shape
+from bus.views.beat import note_ends
 from bus.views.builder import Builder, CrashPoint, Place
-from bus.views.catalogue import Declarations, Shape, shapes
+from bus.views.catalogue import Declarations, Shape, shape_of, shapes
 from bus.views.defects import report
 from bus.views.generation import prepare, remove, set_state, start_positions
+from bus.views.held import Held
+from bus.views.holes import known_ids, reason_to_stop
 from bus.views.lease import Leases
-from bus.views.store import VIEW, ViewStore
+from bus.views.rebuild import Rebuilds
+from bus.views.requests import Request, Requests
+from bus.views.sharing_out import Workers
+from bus.views.store import VIEW, ViewState, ViewStore
+from bus.views.swap import NEXT
 
 log = structlog.get_logger(__name__)
 MAX_CRASHES = 2  # deaths without progress before a batch is tried aside (F12)
 
 
-@dataclass(eq=False, slots=True)
-class Held:
-    """A view that this worker builds. ``positions``: next offset to apply, by place; ``targets``: ends seen at the
-    start, which make it live; ``builder`` is None for an aggregate, ``aggregate`` for all others. ``reading``: whether
-    a reader may feed it; ``careful``: whether its next batch is tried in a process of its own first; ``reason``: why an
-    aggregate could not be computed."""
-
-    shape: Shape
-    epoch: int
-    builder: Builder | None = None
-    aggregate: Aggregate | None = None
-    positions: dict[Place, int] = field(default_factory=dict)
-    targets: dict[Place, int] = field(default_factory=dict)
-    reading: bool = False
-    live: bool = False
-    careful: bool = False
-    reason: str = ""
-
-    @property
-    def name(self) -> str:
-        return self.shape.view.name
-
-    def outdated(self, shapes: Mapping[str, Shape]) -> bool:
-        """Whether this is an aggregate over a view that has another shape by now."""
-        return self.aggregate is not None and self.aggregate.outdated(shapes)
-
-    @property
-    def topics(self) -> frozenset[str]:
-        return frozenset(contract.topic for contract in self.shape.contracts)
-
-    @property
-    def caught_up(self) -> bool:
-        """Whether everything that was there at the start is applied."""
-        return self.reading and all(self.positions.get(place, 0) >= end for place, end in self.targets.items())
-
-
 class Roster:
-    """What one worker holds. ``tick`` is called every fifth of a lease, at most a second apart."""
+    """What one worker holds. ``tick`` is called every fifth of a lease, at most a second apart; leases are renewed by
+    another thread (`bus.views.renewal`), which says what is `lost`."""
 
     def __init__(
         self,
@@ -81,32 +53,64 @@ class Roster:
         worker: str,
         lease_s: float,
         crash_point: CrashPoint,
+        requests: Requests | None = None,
     ) -> None:
         self._engine, self._declarations, self._registry, self._kafka = engine, declarations, registry, kafka
-        self._crash = crash_point
+        self._crash, self._requests = crash_point, requests
         self._leases = Leases(engine, worker, lease_s)
+        self.workers = Workers(engine, worker, lease_s)
         self._admin: Admin | None = None
         self._guard = threading.Lock()
         self.held: dict[str, Held] = {}
         self.shapes: dict[str, Shape] = {}
+        self.applied: dict[str, Shape] = {}
         self.contracts: dict[str, Contract] = {}
         self._last_ends: Mapping[Place, int] = {}
-        ViewStore(engine)  # makes the fixed tables
+        self._asked: Mapping[str, Request] = {}
+        self._states: dict[str, ViewState] = {}
+        self._store = ViewStore(engine)  # makes the fixed tables
+        self._rebuilds = Rebuilds(engine, self._store, self._leases, self, crash_point=crash_point)
 
     def tick(self) -> None:
-        """Renews, takes what is free, follows changed declarations, refreshes aggregates. Trouble with a database or
-        Kafka is raised as `Unavailable` after what could be done; the next tick goes on."""
-        ends, trouble = self._ends()
-        lost = beat(self._engine, [(h.name, h.epoch) for h in list(self.held.values())], ends, _now_ms())
-        for name in lost:
-            self.forget(self.held.get(name))
+        """Takes what is free, follows changed declarations and requests, refreshes aggregates, gives back what others
+        should have. Trouble with a database or Kafka is raised as `Unavailable` after what could be done; the next tick
+        goes on."""
+        trouble = self._look_at_topics()
+        self.workers.look()
+        self._asked = self._requests.all() if self._requests is not None else {}
+        self._states = self._store.states(count=False)
         self._read_declarations()
         self._drop_undeclared()
         for name, shape in self.shapes.items():
             self._guarded(name, shape)
         self._mark_live()
+        self._give_back()
         if trouble is not None:
             raise trouble
+
+    @property
+    def expecting(self) -> bool:
+        """Whether another worker is about to give a view back for this one."""
+        return self.workers.has_fewer()
+
+    def leases(self) -> list[tuple[str, int]]:
+        """The (view, epoch) pairs to renew."""
+        return [(held.name, held.epoch) for held in list(self.held.values())]
+
+    def lost(self, views: set[str]) -> None:
+        """These leases are another's now."""
+        for name in views:
+            self.forget(self.held.get(name))
+
+    def starts_and_ids(self, shape: Shape) -> tuple[Mapping[Place, int], Mapping[str, str]]:
+        """Where the view's partitions begin now, and the ids of its topics."""
+        topics = {contract.topic for contract in shape.contracts}
+        admin = self._connected()
+        return admin.start_offsets(topics), admin.topic_ids(topics)
+
+    def ends(self) -> Mapping[Place, int]:
+        """Where partitions ended when Kafka was last asked."""
+        return self._last_ends
 
     def is_behind(self, held: Held) -> bool:
         """Whether events were waiting for this view when Kafka was last asked."""
@@ -127,6 +131,10 @@ class Roster:
                 return
             del self.held[held.name]
         log.warning("view_lost", view=held.name, epoch=held.epoch)
+        shadow = self.held.get(held.name + NEXT)
+        if shadow is not None:  # it is built by whoever has the view
+            self.forget(shadow)
+            self._leases.release([(shadow.name, shadow.epoch)])
 
     def stop_view(self, held: Held, reason: str) -> None:
         """The view cannot go on: it says so and is fed no more, until its declaration changes or a worker starts."""
@@ -142,7 +150,9 @@ class Roster:
         for one in self.held.values():
             one.reading = False
         self.held.clear()
+        self._rebuilds.close()
         self._leases.release(held)
+        self.workers.leave()
         if self._admin is not None:
             self._admin.close()
 
@@ -158,19 +168,39 @@ class Roster:
             report("view_failed", error, view=name)
 
     def _one(self, name: str, shape: Shape) -> None:
-        held = self.held.get(name)
+        held, state = self.held.get(name), self._states.get(name)
         if held is None:
+            if not self.workers.may_take(name) or not self._computable(shape):
+                return
             epoch = self._leases.acquire(name)
             if epoch is None:
                 return
-            held = self._take(shape, epoch)
-        elif held.shape.fingerprint != shape.fingerprint or held.outdated(self.shapes):
-            held.reading = False
-            held = self._take(shape, held.epoch)
+            self.workers.took(name)
+            held = self.take(self.applied[name], epoch)
+        elif self._is_outdated(held, shape):
+            held = self.take(shape, held.epoch)
+        if state is not None:
+            self._rebuilds.follow(held, shape, state, self._asked.get(name))
+            held = self.held.get(name, held)
         if held.aggregate is not None:
             self._refresh(held, held.aggregate)
         elif not held.reading and not held.targets and held.builder is not None:
-            self._start(held)
+            self.start(held)
+
+    def _is_outdated(self, held: Held, shape: Shape) -> bool:
+        """Whether an aggregate, or a view that it reads, has another shape by now."""
+        changed = held.shape.fingerprint != shape.fingerprint or held.outdated(self.applied)
+        return held.aggregate is not None and changed and self._computable(shape)
+
+    def _computable(self, shape: Shape) -> bool:
+        """Whether the tables that are there have what an aggregate needs: a view that it reads may be built anew."""
+        if shape.view.kind != "aggregate":
+            return True
+        try:
+            shape_of(shape.view, self.contracts, self.applied)
+        except BusError:
+            return False
+        return True
 
     def _refresh(self, held: Held, aggregate: Aggregate) -> None:
         """An aggregate that cannot be computed says so, and is tried again with each tick: data may change."""
@@ -187,34 +217,54 @@ class Roster:
         else:
             held.reason = ""
 
-    def _take(self, shape: Shape, epoch: int) -> Held:
+    def take(self, shape: Shape, epoch: int) -> Held:
+        """Builds the view of that shape under that epoch from now on, with tables that are made if they are missing."""
         prepare(self._engine, shape, epoch)
         with translated_errors(), self._engine.connect() as connection:
             crashes = connection.scalar(sa.select(VIEW.c.crashes).where(VIEW.c.name == shape.view.name)) or 0
         held = Held(shape, epoch, careful=crashes >= MAX_CRASHES)
         if shape.view.kind == "aggregate":
-            held.aggregate = Aggregate(self._engine, shape, self.shapes, epoch, crash_point=self._crash)
+            held.aggregate = Aggregate(self._engine, shape, self.applied, epoch, crash_point=self._crash)
         else:
             held.builder = Builder(self._engine, shape, epoch, crash_point=self._crash)
         with self._guard:
-            self.held[shape.view.name] = held
+            before, self.held[shape.view.name] = self.held.get(shape.view.name), held
+        if before is not None:
+            before.reading = False
+        self.applied.setdefault(shape.view.name, shape)
         log.info("view_taken", view=held.name, epoch=epoch, careful=held.careful)
         return held
 
-    def _start(self, held: Held) -> None:
+    def start(self, held: Held) -> None:
         """Finds where to read from. What the topic no longer has and the view does not have either is never skipped."""
         admin = self._connected()
         starts, ends = admin.start_offsets(held.topics), admin.end_offsets(held.topics)
         if {topic for topic, _ in ends} != held.topics:
             return  # a topic is not there yet
-        positions = start_positions(self._engine, held.name, held.epoch, starts)
+        ids = admin.topic_ids(held.topics)
+        positions = start_positions(self._engine, held.name, held.epoch, starts, ids)
         held.targets = dict(ends)
         held.positions = positions
-        for place, at in positions.items():
-            if not starts.get(place, 0) <= at <= ends.get(place, 0):
-                self.stop_view(held, hole(place, at, starts.get(place, 0), ends.get(place, 0)))
-                return
+        state = self._store.state(held.name)
+        held.ids = known_ids(state.origins if state else None)
+        reason = reason_to_stop(held.topics, held.ids, ids, positions=positions, starts=starts, ends=ends)
+        if reason:
+            self.stop_view(held, reason)
+            return
         held.reading = True
+
+    def _give_back(self) -> None:
+        """One view for a worker that has two fewer; what is being built beside stays with its view."""
+        if not self.workers.has_more():
+            return
+        free = [h for h in self.held.values() if not h.shadow and h.name + NEXT not in self.held]
+        for held in sorted(free, key=lambda h: (not h.live, h.name), reverse=True)[:1]:
+            held.reading = False
+            with self._guard:
+                self.held.pop(held.name, None)
+            self._leases.release([(held.name, held.epoch)])
+            self.workers.gave()
+            log.info("view_given_back", view=held.name)
 
     def _mark_live(self) -> None:
         for held in list(self.held.values()):
@@ -238,12 +288,15 @@ class Roster:
                 log.warning("contract_missing", entity=entity)
         self.contracts = contracts
         self.shapes = shapes(self._declarations, contracts)
+        states = {name: self._states[name] for name in self.shapes if name in self._states}
+        applied = {name: applied_shape(self.shapes[name], s.fingerprint, s.shape) for name, s in states.items()}
+        self.applied = {**self.shapes, **applied}
 
     def _drop_undeclared(self) -> None:
+        """Drops views that are declared no more, with all their generations; and a shadow that nobody builds."""
         declared = set(self._declarations.all())
-        with translated_errors(), self._engine.connect() as connection:
-            there = set(connection.execute(sa.select(VIEW.c.name)).scalars())
-        for name in sorted(there - declared):
+        gone = [name for name in self._states if without_generation(name) not in declared]
+        for name in sorted(gone):
             held = self.held.get(name)
             epoch = held.epoch if held is not None else self._leases.acquire(name)
             if epoch is None:
@@ -255,30 +308,29 @@ class Roster:
                 self.held.pop(name, None)
             log.info("view_dropped", view=name)
 
-    def _ends(self) -> tuple[Mapping[Place, int], BusError | None]:
-        """Where the partitions of all held views end now; nothing while Kafka does not answer."""
-        topics = {topic for held in self.held.values() for topic in held.topics}
+    def _look_at_topics(self) -> BusError | None:
+        """Where the partitions of all held views end now, and whether they are the same topics still; what keeps us
+        from it."""
+        everything = list(self.held.values())
+        topics = {topic for held in everything for topic in held.topics}
+        if not topics:
+            return None
         try:
-            self._last_ends = self._connected().end_offsets(topics) if topics else {}
-            return self._last_ends, None
+            at_ms = _now_ms()
+            self._last_ends, ids = self._connected().end_offsets(topics), self._connected().topic_ids(topics)
         except BrokerUnavailable as error:
-            return {}, error
+            return error
+        for held in everything:
+            reason = reason_to_stop(held.topics, held.ids, ids)
+            if held.reading and reason:
+                self.stop_view(held, reason)
+        note_ends(self._engine, self.leases(), self._last_ends, at_ms)
+        return None
 
     def _connected(self) -> Admin:
         if self._admin is None:
             self._admin = Admin(self._kafka, timeout_s=5.0)
         return self._admin
-
-
-def hole(place: Place, at: int, start: int, end: int) -> str:
-    """Why a view cannot go on from where it is."""
-    topic, partition = place
-    if at < start:
-        return (
-            f"{topic}/{partition} begins at offset {start}, the view has applied up to {at}: {start - at} events are "
-            "gone. Rebuild it from a snapshot, or change its declaration to start from what there is."
-        )
-    return f"{topic}/{partition} ends at offset {end}, the view has applied up to {at}: the topic was made anew."
 
 
 def _now_ms() -> int:

@@ -32,6 +32,7 @@ VIEW: Final = sa.Table(
     sa.Column("tables", sa.Text, nullable=False, server_default="[]"),
     sa.Column("sources", sa.Text, nullable=False, server_default="{}"),
     sa.Column("bases", sa.Text, nullable=False, server_default="{}"),
+    sa.Column("dependents", sa.Text, nullable=False, server_default="{}"),  # views computed from this one, see `graph`
     sa.Column("applied", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("stale_dropped", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("null_key", sa.BigInteger, nullable=False, server_default="0"),
@@ -42,7 +43,7 @@ VIEW: Final = sa.Table(
     sa.Column("rebuild", sa.Text, nullable=False, server_default="{}"),  # how that one goes, or how it ended
     sa.Column("undone", sa.Text, nullable=False, server_default=""),  # a fingerprint that was taken back by an undo
 )
-OF_THE_NAME: Final = ("name", "epoch", "seq", "owner", "beat", "crashes", "request", "rebuild", "undone")
+OF_THE_NAME: Final = ("name", "dependents", "epoch", "seq", "owner", "beat", "crashes", "request", "rebuild", "undone")
 """Columns of a view's row that stay where they are when its tables are swapped; all others follow the tables."""
 POSITION: Final = sa.Table(
     "position",
@@ -56,6 +57,12 @@ POSITION: Final = sa.Table(
     sa.Column("end_offset", sa.BigInteger, nullable=False),
     sa.Column("complete_ms", sa.BigInteger),
     sa.Column("known_ms", sa.BigInteger),
+)
+WORKER: Final = sa.Table(
+    "worker",
+    METADATA,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("beat", sa.BigInteger, nullable=False),
 )
 QUARANTINE: Final = quarantine_table(METADATA)
 DISCREPANCY: Final = sa.Table(
@@ -106,6 +113,8 @@ class ViewState:
     shape: str = ""
     rebuild: Mapping[str, Any] | None = None
     undone: str = ""
+    request: str = ""
+    origins: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +175,7 @@ class ViewStore:
     def positions(self, view: str) -> list[Position]:
         """The positions of a view, by topic and partition."""
         with translated_errors(), self._engine.connect() as connection:
-            return read_positions(connection, view)
+            return read_positions(connection, view) if self._is_there(connection) else []
 
     def freshness(self, view: str) -> dict[str, float]:
         """Seconds that the view may be behind its topics, by source: time since it was last known to hold everything
@@ -246,6 +255,8 @@ def _state(row: sa.RowMapping, rows: int, lag: int) -> ViewState:
         shape=row["shape"],
         rebuild=json.loads(row["rebuild"]) or None,
         undone=row["undone"],
+        request=row["request"],
+        origins=json.loads(row["origins"]),
     )
 
 

@@ -42,20 +42,25 @@ def swap(
     epoch: int,
     shadow_epoch: int,
     *,
+    first: Within = lambda _: None,
     within: Within = lambda _: None,
+    behind: bool = False,
     crash_point: CrashPoint = no_crash,
 ) -> Swapped | None:
     """Puts ``<view>+next`` in the view's place, which becomes ``<view>+old``. None where it has not applied all that
-    the view has yet: nothing is changed then. ``within`` is called in the transaction, after the swap.
+    the view has yet, unless ``behind`` says that it need not: nothing is changed then. ``first`` and ``within`` are
+    called in the transaction, before anything is locked and after the swap.
 
     Raises `Fenced` unless both leases are held, and `DatabaseUnavailable`, also where a reader held the tables for too
     long: to be tried again.
     """
     with translated_errors():
         with write(engine) as connection:
+            _wait_shortly(connection)
+            first(connection)
             seq = _begin(connection, view, epoch)
             _locked(connection, view + NEXT, shadow_epoch)
-            if not _reached(connection, view):
+            if not behind and not _reached(connection, view):
                 connection.rollback()
                 return None
             crash_point("swap begun")
@@ -69,10 +74,19 @@ def swap(
     return Swapped(seq)
 
 
-def undo(engine: Engine, view: str, epoch: int, *, within: Within = lambda _: None) -> Swapped | None:
+def undo(
+    engine: Engine,
+    view: str,
+    epoch: int,
+    *,
+    first: Within = lambda _: None,
+    within: Within = lambda _: None,
+) -> Swapped | None:
     """Puts ``<view>+old`` back; what it replaced becomes ``<view>+old`` in turn. None where there is none to go back
     to. Raises `Fenced` and `DatabaseUnavailable`."""
     with translated_errors(), write(engine) as connection:
+        _wait_shortly(connection)
+        first(connection)
         seq = _begin(connection, view, epoch)
         if _row(connection, view + OLD) is None:
             connection.rollback()
@@ -101,9 +115,12 @@ def discard(connection: Connection, view: str) -> bool:
     return True
 
 
-def _begin(connection: Connection, view: str, epoch: int) -> int:
+def _wait_shortly(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql(_LOCK_WAIT)
+
+
+def _begin(connection: Connection, view: str, epoch: int) -> int:
     mine = (VIEW.c.name == view) & (VIEW.c.epoch == epoch)
     raised = sa.update(VIEW).where(mine).values(seq=VIEW.c.seq + 1, crashes=0).returning(VIEW.c.seq)
     seq = connection.execute(raised).scalar_one_or_none()

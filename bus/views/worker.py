@@ -28,12 +28,17 @@ from bus.views.batches import Batch
 from bus.views.builder import CrashPoint, Outcome, no_crash
 from bus.views.catalogue import Declarations
 from bus.views.defects import report
+from bus.views.held import Held
+from bus.views.holes import hole
 from bus.views.reader import Reader, Round
-from bus.views.roster import Held, Roster, hole
+from bus.views.renewal import Pulse, Renewal
+from bus.views.requests import Requests
+from bus.views.roster import Roster
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 STALLED_S: Final = 60.0
+_SOON_S: Final = 0.2  # between two ticks while another worker is about to give a view back
 _STOP_S: Final = 2.0
 
 
@@ -54,6 +59,7 @@ class Worker:
         lease_s: float = 5.0,
         batch_events: int = 20_000,
         crash_point: CrashPoint = no_crash,
+        requests: Requests | None = None,
     ) -> None:
         self.id = f"bus-worker-{uuid.uuid4()}"
         self._registry, self._kafka = registry, kafka
@@ -66,12 +72,22 @@ class Worker:
             worker=self.id,
             lease_s=lease_s,
             crash_point=crash_point,
+            requests=requests,
+        )
+        self._pulse = Pulse()
+        self._renewal = Renewal(
+            views,
+            lease_s,
+            self._pulse,
+            held=self._roster.leases,
+            lost=self._roster.lost,
+            also=self._roster.workers.beat,
         )
         self._writer = ThreadPoolExecutor(1, "writer")
         self._keeper = ThreadPoolExecutor(1, "keeper")
         self._readers: dict[Reader, asyncio.Task[None]] = {}
         self._head: Reader | None = None
-        self._applying = False
+        self._waiting = False
         self._moved: dict[str, tuple[int, float]] = {}
 
     def run(self) -> None:
@@ -87,20 +103,23 @@ class Worker:
         app, self._rounds = application(self.id, self._kafka, self._build, self._nudge.set)
         starting = asyncio.create_task(app.start())
         keeping = asyncio.create_task(self._keep())
+        watching = asyncio.create_task(self._watching())
+        self._renewal.start()
         stop = asyncio.create_task(stopping.wait())
         await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done() and starting.exception() is not None:
             stopping.set()
         await stop
-        await self._stop(app, keeping, starting)
+        await self._stop(app, [keeping, watching], starting)
         if starting.done() and not starting.cancelled() and (error := starting.exception()) is not None:
             raise error
 
-    async def _stop(self, app: Any, keeping: asyncio.Task[None], starting: asyncio.Task[Any]) -> None:
-        tasks = [keeping, *self._readers.values()]
+    async def _stop(self, app: Any, own: list[asyncio.Task[None]], starting: asyncio.Task[Any]) -> None:
+        tasks = [*own, *self._readers.values()]
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks, timeout=1.0)
+        self._renewal.end()
         with contextlib.suppress(Unavailable, TimeoutError):  # others take over when the lease runs out
             await asyncio.wait_for(self._on(self._keeper, self._roster.close), _STOP_S)
         try:
@@ -120,7 +139,8 @@ class Worker:
         """Ticks the roster and gives each view a reader. Trouble passes by itself or the watchdog ends the process."""
         while True:
             try:
-                await self._on(self._keeper, self._roster.tick)
+                with self._pulse.step("keeping"):
+                    await self._on(self._keeper, self._roster.tick)
             except Unavailable as error:
                 log.warning("tick_failed", error=error.code, detail=error.detail)
             except Exception as error:  # a defect must not end the worker: it is reported, and views stay as they are
@@ -130,10 +150,19 @@ class Worker:
                 await self._look_at_holes()
             except Exception as error:
                 report("keeping_failed", error)
-            self._watch()
+            pause = min(1.0, self._lease_s / 5)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._nudge.wait(), min(1.0, self._lease_s / 5))
+                await asyncio.wait_for(self._nudge.wait(), _SOON_S if self._roster.expecting else pause)
             self._nudge.clear()
+
+    async def _watching(self) -> None:
+        """Says that the event loop runs, whatever the keeper waits for, and that the agent is there to build."""
+        while True:
+            self._pulse.beat()
+            if self._rounds.subscriber_count:
+                self._roster.workers.join()
+            self._watch()
+            await asyncio.sleep(min(0.5, self._lease_s / 5))
 
     def _assign(self) -> None:
         """Views at the head share a reader; one that is behind has its own until it meets the head."""
@@ -153,7 +182,8 @@ class Worker:
     def _feed(self, held: Held) -> None:
         if self._head is None:
             self._head = self._new_reader()
-        reader = self._head if not held.careful and _meets(held, self._head) else self._new_reader()
+        apart = held.careful or (held.shadow and not held.caught_up)
+        reader = self._head if not apart and _meets(held, self._head) else self._new_reader()
         reader.views[held.name] = held
         reader.changed()
 
@@ -199,7 +229,7 @@ class Worker:
     def _watch(self) -> None:
         """A worker that no longer moves though there is work ends itself; the supervisor starts another (pitfalls 4,
         14, 15). Waiting for the database or the registry is no such case."""
-        now, waiting = time.monotonic(), self._applying or any(reader.paused for reader in self._readers)
+        now, waiting = time.monotonic(), self._waiting or any(reader.paused for reader in self._readers)
         for held in self._roster.held.values():
             at = sum(held.positions.values())
             moved, since = self._moved.get(held.name, (-1, now))
@@ -246,17 +276,19 @@ class Worker:
 
     async def _retried(self, held: Held, apply: Callable[[], Outcome]) -> Outcome:
         """A database that does not answer is asked again; the batch is never given up and never quarantined."""
-        pause, self._applying = 0.1, True
+        pause = 0.1
         try:
             while True:
                 try:
-                    return await self._on(self._writer, apply)
+                    with self._pulse.step(f"building {held.name}"):
+                        return await self._on(self._writer, apply)
                 except DatabaseUnavailable as error:
                     log.warning("database_unavailable", view=held.name, cause=str(error.__cause__))
+                self._waiting = True
                 await asyncio.sleep(pause)
                 pause = min(2.0, pause * 2)
         finally:
-            self._applying = False
+            self._waiting = False
 
     async def _stop_view(self, held: Held, reason: str) -> None:
         try:

@@ -9,6 +9,7 @@ from bus.infra import logs
 from bus.infra.database import open_database
 from bus.settings import Settings
 from bus.views.catalogue import Declarations
+from bus.views.requests import Requests
 from bus.views.worker import Worker
 from bus.wiring.site import connection
 
@@ -24,6 +25,7 @@ def work(settings: Settings) -> None:
         declarations=Declarations(governance),
         registry=Registry(governance),
         kafka=connection(settings, settings.kafka, WORKER),
+        requests=Requests(governance),
         lease_s=settings.lease_s,
         batch_events=settings.batch_events,
     ).run()

@@ -19,6 +19,7 @@ from bus.infra.database import open_database
 from bus.infra.kafka import KafkaConnection
 from bus.views.builder import CrashPoint
 from bus.views.catalogue import Declarations
+from bus.views.requests import Requests
 from bus.views.worker import Worker
 
 PRELOADED = ["bus.views.worker", "bus.contracts.registry_client", "psycopg"]
@@ -82,6 +83,7 @@ def run(given: Mapping[str, Any], log: Path) -> None:
         declarations=Declarations(governance),
         registry=RegistryClient(across, lambda: "good") if across else Registry(governance),
         kafka=KafkaConnection(**given["kafka"]),
+        requests=Requests(governance),
         lease_s=given["lease_s"],
         batch_events=given["batch_events"],
         crash_point=dying(given),

@@ -1,0 +1,52 @@
+"""A view that this worker builds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from bus.views.aggregates import Aggregate
+from bus.views.builder import Builder, Place
+from bus.views.catalogue import Shape
+
+
+@dataclass(eq=False, slots=True)
+class Held:
+    """A view that this worker builds, with the shape that its tables have. ``positions``: next offset to apply, by
+    place; ``targets``: ends seen at the start, which make it live; ``builder`` is None for an aggregate, ``aggregate``
+    for all others. ``reading``: whether a reader may feed it; ``careful``: whether its next batch is tried in a process
+    of its own first; ``reason``: why an aggregate could not be computed."""
+
+    shape: Shape
+    epoch: int
+    builder: Builder | None = None
+    aggregate: Aggregate | None = None
+    positions: dict[Place, int] = field(default_factory=dict)
+    targets: dict[Place, int] = field(default_factory=dict)
+    ids: Mapping[str, str] = field(default_factory=dict)
+    reading: bool = False
+    live: bool = False
+    careful: bool = False
+    reason: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.shape.view.name
+
+    @property
+    def shadow(self) -> bool:
+        """Whether it is built beside a view of another name."""
+        return "+" in self.name
+
+    def outdated(self, shapes: Mapping[str, Shape]) -> bool:
+        """Whether this is an aggregate over a view that has another shape by now."""
+        return self.aggregate is not None and self.aggregate.outdated(shapes)
+
+    @property
+    def topics(self) -> frozenset[str]:
+        return frozenset(contract.topic for contract in self.shape.contracts)
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether everything that was there at the start is applied."""
+        return self.reading and all(self.positions.get(place, 0) >= end for place, end in self.targets.items())
