@@ -110,7 +110,7 @@ class AggregateTables:
         joined: list[Expression] = []
         if over.join is not None:
             other = row_table(self._shapes[over.join.view]).alias(f"j_{over.name}")
-            matching = sa.and_(other.c[over.join.foreign] == own.c[over.join.local], live_rows(other))  # type: ignore[arg-type]
+            matching = sa.and_(other.c[over.join.foreign] == own.c[over.join.local], live_rows(other))
             source = source.outerjoin(other, matching)
             columns |= {name: other.c[name] for name in over.join.bring}
             joined = [own.c[over.join.local]]
@@ -118,7 +118,7 @@ class AggregateTables:
         figures = [_counted(self.shape.view.measures[index], columns, kinds) for index in measures]
         groups = key_of(self.shape, [columns[name] for name in self.shape.view.key])
         found = sa.select(*key, *joined, *groups, *figures).select_from(source)
-        return found.where(among(key, sa.select(*keys.columns)), live_rows(own))  # type: ignore[arg-type]
+        return found.where(among(key, sa.select(*keys.columns)), live_rows(own))
 
     def _multiset(self, index: int, measure: Measure) -> sa.Table:
         return sa.Table(
