@@ -35,7 +35,7 @@ def check_views(
     read = [(file, *_read(file)) for file in files]
     given = [(view, problems) for _, view, problems, _ in read]
     _refuse_twice(given)
-    check_declared(known.views, given, known.contracts, known.lowered)
+    check_declared(known.views, given, known.contracts, known.lowered, sound=known.sound)
     found = [
         line
         for file, _, problems, lines in read

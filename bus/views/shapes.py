@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -84,9 +84,12 @@ def check_declared(
     given: Sequence[tuple[View, Problems]],
     contracts: Mapping[str, Contract],
     lowered: Lowered = NOTHING_LOWERED,
+    *,
+    sound: Collection[str] | None = None,
 ) -> None:
     """Adds to the problems of each given view what is wrong with it among the others and those declared ``before``,
-    and each view that is sound now and would not be. The given ones may read each other."""
+    and each view that is sound now and would not be. The given ones may read each other. ``sound``: the names of the
+    views that are taken for sound now; None: those that are."""
     found = {view.name: problems for view, problems in given}
     after = {**before, **{view.name: view for view, _ in given}}
     for view, problems in given:
@@ -95,7 +98,7 @@ def check_declared(
             text = f"reads itself: {' -> '.join(circle)}. A view may not be computed from its own rows."
             problems.add("view", text)
             return
-    sound, shaped = _sound(before, contracts, lowered), dict[str, Shape]()
+    sound, shaped = _sound(before, contracts, lowered) if sound is None else sound, dict[str, Shape]()
     for name, candidate in ordered(after):
         problems = found.get(name) or Problems(name)
         shape = find_shape(candidate, contracts, shaped, problems, lowered)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,15 @@ from bus.wiring.site import Site
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """Contracts by entity id, views by name, and the declassifications in force. ``where``: in words."""
+    """Contracts by entity id, views by name, and the declassifications in force. ``where``: in words. ``sound``: the
+    views to take for sound; None: see for yourself. In a folder they are all meant to fit: what was there before a
+    file was changed is not known."""
 
     where: str
     contracts: Mapping[str, Contract]
     views: Mapping[str, View]
     lowered: Lowered = field(default_factory=dict)
+    sound: Collection[str] | None = None
 
 
 def declared_here(site: Site) -> Declared:
@@ -53,7 +56,7 @@ def declared_in(schemas: Path, read_yaml: Callable[[Path], Any]) -> Declared:
         view = read_view(doc, problems)
         if not problems.found:
             views[view.name] = view
-    return Declared(str(schemas), {contract.id: contract for contract in contracts}, views)
+    return Declared(str(schemas), {contract.id: contract for contract in contracts}, views, sound=set(views))
 
 
 def _contract(path: Path) -> Contract:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -176,6 +177,36 @@ def test_what_everybody_may_read_a_department_may_read_too(shared_opa: Opa, stor
     own = decide(shared_opa, store, TAX, "open_data")
     assert isinstance(own, Allow)
     assert own.grant_ids == ("tax-business",)
+
+
+@pytest.mark.parametrize("guard", [{"classification": "conditional"}, {"personal": True}], ids=str)
+def test_open_data_that_is_open_no_longer(shared_opa: Opa, store: GrantStore, guard: dict[str, Any]) -> None:
+    """A column whose contract became stricter, or whose declassification ended, is left out of what everybody sees at
+    once; a grant whose rows are chosen by it shows nothing. A department's own grant goes on."""
+
+    def guarded(column: str) -> Any:
+        columns = tuple(replace(found, **guard) if found.name == column else found for found in shape().columns)
+        return replace(shape(), columns=columns)
+
+    public = grant(id="open", consumer="public", purpose="open_data", masks={})
+    store.apply(grant_set(public, grant()), os_user="root")
+
+    async def run() -> list[Decision]:
+        asked = decider(shared_opa.url, store)
+        everybody = (PUBLIC_SUBJECT, "open_data", "query")
+        views = (shape(), guarded("name"), guarded("ward"), shape())
+        found = [await asked.decide(everybody[0], view, *everybody[1:]) for view in views]
+        return [*found, await asked.decide(TAX, guarded("name"), "levy", "query")]
+
+    before, without, closed, again, own = asyncio.run(run())
+    assert isinstance(before, Allow)
+    assert before.columns == ("licence", "name", "ward")
+    assert isinstance(without, Allow)
+    assert without.columns == ("licence", "ward")
+    assert isinstance(closed, Deny)
+    assert isinstance(again, Allow)
+    assert isinstance(own, Allow)
+    assert "name" in own.columns
 
 
 def test_an_unlisted_view_does_not_show_that_it_is_there(shared_opa: Opa, store: GrantStore) -> None:
