@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,13 @@ import ruamel.yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bus.core.columns import Column, columns_of
+from bus.core.columns import Column, columns_of, find_columns
 from bus.core.contracts import Contract, Kind, parse_contract
-from bus.core.declarations import parse_view
+from bus.core.declarations import parse_view, read_view
+from bus.core.guards import guarded
+from bus.core.openness import check_openness
+from bus.core.problems import Problems, line_of, numbered
+from bus.core.soundness import check_reads, check_view
 from bus.errors import InvalidDeclaration, InvalidSchema
 
 ROOT = Path(__file__).parents[2]
@@ -202,6 +207,28 @@ def _set(*path: Any) -> Callable[[Doc], None]:
         (ENTITY, _set("fields", "licence", {"from": "licence.name"}), "fields.licence: is a key column"),
         (ENTITY, _set("title", "Business"), "title: expected a mapping, received str"),
         (ENTITY, _set("kind", "table"), "kind: 'table' is not one of"),
+        (ENTITY, _set("stale", "no"), "stale: expected true or false, received 'no'"),
+        (ENTITY, _set("listed", 0), "listed: expected true or false"),
+        (ENTITY, _set("fields", "zz", "class", "opne"), "'opne' is not one of open, conditional, restricted. Did you"),
+        (
+            ENTITY,
+            _set("fields", "zz", "also_reported_by", "inspection.x"),
+            "also_reported_by: expected a list of names",
+        ),
+        (ENTITY, _set("fields", "zz", "also_reported_by", ["inspection"]), "'inspection' is not `source.field`"),
+        (ENTITY, _set("fields", "zz", "also_reported_by", ["licence.fee"]), "the source that the field shows itself"),
+        (ENTITY, _set("fields", "zz", "also_reported_by", ["inspecton.x"]), "Did you mean 'inspection'?"),
+        (ENTITY, _set("fields", "licence", {"from": "licence.licence", "also_reported_by": []}), "not its key"),
+        (ENTITY, _set("lookups", {"licence": {"view": "v", "by": "ward"}}), "has the name of a source"),
+        (ENTITY, _set("lookups", {"v": {"view": "visits"}}), "lookups.v: needs `by`"),
+        (ENTITY, _set("lookups", {"v": {"view": 5, "by": ["a", "a"]}}), "lookups.v.view: '5' is not an id"),
+        (ENTITY, _set("lookups", {"v": {"view": "v", "by": ["a", "a"]}}), "lookups.v.by: names 'a' more than once"),
+        (ENTITY, _set("lookups", []), "lookups: expected a mapping"),
+        (ENTITY, _set("valid", {"from": "term"}), "valid: is for history views, this one is of kind entity"),
+        (VISITS, _set("valid", {"to": "ward"}), "valid: needs `from`"),
+        (VISITS, _set("valid", {"from": "ward", "til": "x"}), "valid: 'til' is not known here"),
+        (FIGURES, _set("lookups", {"v": {"view": "visits", "by": "ward"}}), "view: 'lookups' is not known here"),
+        (FIGURES, _set("over", "b", "bring", ["fee"]), "over.b.bring: needs `join`"),
         (FIGURES, _set("measures", "_live", {"count": "v"}), "measures._live: '_live' is not an id"),
         (FIGURES, _set("measures", "ward", {"count": "v"}), "measures.ward: has the name of a group_by field"),
         (FIGURES, _set("measures", "visits", {"count": "w"}), "measures.visits: there is no 'w' under `over`"),
@@ -267,11 +294,22 @@ NONSENSE = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
     max_leaves=4,
 )
+BROUGHT: Doc = {
+    **VISITS,
+    "lookups": {"b": {"view": "business", "by": "licence"}},
+    "fields": {**VISITS["fields"], "name": {"from": "b.zz"}},
+}
+EVERYTHING: Doc = {
+    **BROUGHT,
+    "valid": {"from": "term", "to": "term"},
+    "fields": {**VISITS["fields"], "name": {"from": "b.zz", "class": "open", "also_reported_by": ["visit.result"]}},
+}
 
 
-@given(doc=st.sampled_from([ENTITY, VISITS, FIGURES]), data=st.data())
+@given(doc=st.sampled_from([ENTITY, VISITS, FIGURES, EVERYTHING]), data=st.data())
 def test_nonsense_is_refused_not_a_crash(doc: Doc, data: st.DataObject) -> None:
-    """Whatever stands anywhere in a declaration, it is a view or a refusal that names problems."""
+    """Whatever stands anywhere in a declaration, it is a view or a refusal that names problems and their places; and
+    what can be understood of it is checked against contracts and views all the same."""
     found = copy.deepcopy(doc)
     place: Any = found
     for _ in range(data.draw(st.integers(0, 3))):
@@ -280,12 +318,99 @@ def test_nonsense_is_refused_not_a_crash(doc: Doc, data: st.DataObject) -> None:
             break
         place = place[data.draw(st.sampled_from(inner))]
     place[data.draw(st.sampled_from(sorted(place)))] = data.draw(NONSENSE)
-    problems = ["none"]
+    problems = Problems("the view")
+    view = read_view(found, problems)
+    named: list[str] = []
     try:
         parse_view(found)
     except InvalidDeclaration as refused:
-        problems = refused.members["problems"]
-    assert problems
+        named = refused.members["problems"]
+    assert named == problems.found
+    known = known_columns()
+    columns = find_columns(view, CONTRACTS, known, problems)
+    check_view(view, columns, CONTRACTS, known, problems)
+    others = {parse_view(doc).name: parse_view(doc) for doc in (ENTITY, VISITS)}
+    check_reads(view, others, {column.name: column for column in columns}, known, problems)
+    check_openness(view, guarded(view, columns, CONTRACTS, known), problems)
+    assert len(problems.places) == len(problems.found)
+
+
+@pytest.mark.parametrize(
+    ("doc", "change", "problem"),
+    [
+        (
+            VISITS,
+            _set("key", ["licence"]),
+            "key: a history view keeps the versions of each food.inspection, so its key",
+        ),
+        (VISITS, _set("valid", {"from": "ward"}), "valid: 'ward' is integer. Name a date or timestamp"),
+        (VISITS, _set("valid", {"from": "wrad"}), "food.inspection has no field 'wrad'. Did you mean 'ward'?"),
+        (
+            VISITS,
+            _set("lookups", {"f": {"view": "figures", "by": "ward"}}),
+            "'figures' is an aggregate. Look up an entity",
+        ),
+        (VISITS, _set("lookups", {"f": {"view": "busines", "by": "ward"}}), "Did you mean 'business'?"),
+        (
+            VISITS,
+            _set("lookups", {"b": {"view": "business", "by": "result"}}),
+            "'result' is text, 'business.licence' is",
+        ),
+        (VISITS, _set("lookups", {"b": {"view": "business", "by": ["ward", "id"]}}), "names 2 column(s), the key of"),
+        (VISITS, _set("lookups", {"b": {"view": "business", "by": "wrad"}}), "no field 'wrad'. Did you mean 'ward'?"),
+        (BROUGHT, _set("fields", "name", "from", "b.z"), "view 'business' has no field 'z'"),
+        (ENTITY, _set("fields", "fee", "also_reported_by", ["inspection.ward"]), "'ward' is integer, 'fee' is decimal"),
+        (
+            ENTITY,
+            _set("fields", "fee", "also_reported_by", ["inspection.wrad"]),
+            "no field 'wrad'. Did you mean 'ward'?",
+        ),
+        (FIGURES, _set("over", "b", {"view": "figures_"}), "'figures_' is an aggregate. Count an entity or history"),
+        (FIGURES, _set("over", "v", "bring", ["fe"]), "'business' has no field 'fe'. Did you mean 'fee'?"),
+        (FIGURES, _set("over", "v", "join", {"result": "business.licence"}), "'result' is text, 'business.licence' is"),
+        (FIGURES, _set("over", "v", "join", {"licence": "business.ward"}), "'ward' is not the key of 'business'"),
+        (FIGURES, _set("measures", "fees", {"sum": "v.result"}), "'result' is text, which has no sum"),
+        (
+            FIGURES,
+            _set("measures", "visits", {"count": "v", "where": {"field": "ward", "op": "eq", "value": "a"}}),
+            "measures.visits.where:",
+        ),
+    ],
+)
+def test_what_does_not_fit(doc: Doc, change: Callable[[Doc], None], problem: str) -> None:
+    """Kinds, keys and kinds of views must fit; the refusal says what to do."""
+    view = parse_view(changed(doc, change))
+    columns = known_columns()
+    columns["figures"] = columns["figures_"] = columns_of(parse_view(FIGURES), CONTRACTS, columns)
+    others = {name: replace(parse_view(FIGURES), name=name) for name in ("figures", "figures_")}
+    others |= {parse_view(doc).name: parse_view(doc) for doc in (ENTITY, VISITS)}
+    problems = Problems("x")
+    found = find_columns(view, CONTRACTS, columns, problems)
+    check_view(view, found, CONTRACTS, columns, problems)
+    check_reads(view, others, {column.name: column for column in found}, columns, problems)
+    assert any(problem in text for text in problems.found), problems.found
+
+
+def test_a_look_up_goes_by_the_views_own_columns() -> None:
+    """What is brought over cannot be looked up by: each side would wait for the other."""
+    doc = changed(BROUGHT, lambda d: d["lookups"].update(c={"view": "business", "by": "name"}))
+    view, known, problems = parse_view(doc), known_columns(), Problems("x")
+    found = find_columns(view, CONTRACTS, known, problems)
+    check_view(view, found, CONTRACTS, known, problems)
+    assert any("'name' comes from a look-up itself" in text for text in problems.found)
+
+
+def test_lines_of_problems() -> None:
+    """A problem stands at its member, or at the nearest member around it that the file has."""
+    lines = {"view": 1, "fields": 4, "fields.ward": 5, "fields.ward.from": 6}
+    assert [line_of(place, lines) for place in ("fields.ward.from", "fields.ward.class", "fields.x.y", "key")] == [
+        6,
+        5,
+        4,
+        1,
+    ]
+    found = numbered(["b: 2", "a: 1"], ["fields.ward", "view"], lines, "f.yaml")
+    assert found == ["f.yaml:1: a: 1", "f.yaml:5: b: 2"]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "schemas" / "views").glob("*.yaml")), ids=lambda path: path.stem)
