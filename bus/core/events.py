@@ -13,15 +13,20 @@ _EPOCH: Final = dt.date(1970, 1, 1)
 
 
 class Version(NamedTuple):
-    """Which of two events of one record is newer: a total order of three integers.
+    """Which of two events of one record is newer: a total order, compared part by part. Nothing else counts: neither
+    the order of arrival across partitions, nor any clock.
 
-    ``stated`` is the contract's version field, ``sequence`` the source's ``ce_sequence``, ``offset``
-    the place in the topic; a missing one is `NEVER`. Equal versions are the same event.
+    ``stated`` is the contract's version field, ``sequence`` the source's ``ce_sequence``; a missing one is `NEVER`,
+    older than every other. Where both tie, the later ``offset`` is newer, so a correction with the same version wins
+    and an event that is sent again changes nothing. A record belongs to one partition; events that a department sent
+    to two of them at one offset are told apart by ``partition``, the greater being newer. Equal versions are the same
+    event. Deletes have versions too: a deleted record comes back only with a newer event.
     """
 
     stated: int
     sequence: int
     offset: int
+    partition: int = 0
 
 
 def version_number(value: int | dt.date | dt.datetime | None) -> int:

@@ -22,7 +22,7 @@ from bus.views.catalogue import Shape
 from bus.views.disagreement import disagreement
 from bus.views.followers import Follower
 from bus.views.history import Keeper, knowing
-from bus.views.newest import newest, selected, stale, without_sequence
+from bus.views.newest import newest, overtaken, selected, stale, without_sequence
 from bus.views.staging import load
 from bus.views.statements import MergeStatements, RowStatements, insert_into, touched_keys
 from bus.views.store import POSITION, QUARANTINE, VIEW, Position, read_positions
@@ -176,8 +176,10 @@ class Builder:
                 counts.null_key += connection.scalar(merge.null_keys) or 0
             elif self._needs_touched():
                 connection.execute(merge.staged_keys)
-            connection.execute(merge.merge)
+            merged = connection.execute(merge.merge).rowcount
             self._crash("merged")
+            if found.ordered and merged < len(found.events):
+                late = overtaken(found, batch, list(connection.execute(merge.overtaken).scalars()))
         counts.applied += len(batch) - late
         counts.stale_dropped += late
 

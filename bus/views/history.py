@@ -24,6 +24,7 @@ from bus.views.statements import insert_into, temporary
 from bus.views.tables import (
     KNOWN,
     LIVE,
+    ORDER,
     PARTITION,
     UNTIL,
     VALID,
@@ -159,7 +160,7 @@ def rows_at(shape: Shape, moment: Moment, keys: Sequence[sa.ColumnElement[bool]]
     """
     history = versions(shape)
     table, key = history.table, [history.table.c[name] for name in shape.view.key]
-    newest_first = [table.c[name].desc() for name in VERSION]
+    newest_first = [table.c[name].desc() for name in ORDER]
     place = sa.func.row_number().over(partition_by=key, order_by=newest_first).label("_place")
     ranked = sa.select(table, place).where(sa.true(), *_begun(table, moment), *keys).subquery()
     holds = [ranked.c["_place"] == 1, ranked.c[LIVE].is_(True)]

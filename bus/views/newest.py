@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,22 +47,30 @@ def without_sequence(batch: Batch, sequenced: bool) -> tuple[Booleans, bool]:
     return ~has & seen, True
 
 
-def stale(batch: Batch, found: Newest, known: Mapping[tuple[int, int, int], tuple[int, int, int]]) -> int:
+def stale(batch: Batch, found: Newest, known: Mapping[tuple[int, int, int], tuple[int, int, int, int]]) -> int:
     """How many events were older than what had been applied before them. ``known``: by the version of a record's
-    newest event in the batch, the version that the table had; versions within a batch are unique by offset."""
+    newest event in the batch, the version (with its partition) that the table had; within a batch versions are unique
+    by offset."""
     versions = list(zip(batch.stated.tolist(), batch.sequence.tolist(), batch.offsets.tolist(), strict=True))
-    highest: dict[int, tuple[int, int, int]] = {}
+    highest: dict[int, tuple[int, int, int, int]] = {}
     for event in found.events.tolist():
         if versions[event] in known:
             highest[int(found.records[event])] = known[versions[event]]
     late = 0
     for version, record in zip(versions, found.records.tolist(), strict=True):
         before = highest.get(record)
-        if before is not None and version <= before:
+        if before is not None and (*version, batch.partition) <= before:
             late += 1
         else:
-            highest[record] = version
+            highest[record] = (*version, batch.partition)
     return late
+
+
+def overtaken(found: Newest, batch: Batch, offsets: Sequence[int]) -> int:
+    """How many events of a batch in which offsets alone decide were late: all those of the records whose newest event,
+    at one of these offsets, was older than what the table had. It happens where a record is in two partitions."""
+    late = found.records[np.isin(batch.offsets, offsets)]
+    return int(np.isin(found.records, late).sum())
 
 
 def selected(batch: Batch, kept: Any) -> Batch:

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from bus.views.tables import LIVE, VERSION, Layout, Records, table_name
+from bus.views.tables import LIVE, ORDER, VERSION, Layout, Records, table_name
 
 Insert = sqlite.Insert | postgresql.Insert
 
@@ -26,7 +26,7 @@ def temporary(name: str, columns: Sequence[sa.Column[Any]], dialect: str) -> sa.
 
 def newer(left: sa.FromClause, right: sa.FromClause) -> sa.ColumnElement[bool]:
     """Whether the version of ``left`` is greater than that of ``right``."""
-    return sa.tuple_(*(left.c[name] for name in VERSION)) > sa.tuple_(*(right.c[name] for name in VERSION))
+    return sa.tuple_(*(left.c[name] for name in ORDER)) > sa.tuple_(*(right.c[name] for name in ORDER))
 
 
 class MergeStatements:
@@ -43,8 +43,10 @@ class MergeStatements:
         self.merge = self._merge(dialect)
         self.versions = sa.select(
             *(self.stage.c[name].label(f"new{name}") for name in VERSION),
-            *(self._table.c[name] for name in VERSION),
+            *(self._table.c[name] for name in ORDER),
         ).join_from(self.stage, self._table, self._joined)
+        self.overtaken = sa.select(self.stage.c[VERSION[2]]).join_from(self.stage, self._table, self._joined)
+        self.overtaken = self.overtaken.where(newer(self._table, self.stage))
         if records.group:
             self.old_keys, self.new_keys = self._old_keys(touched, dialect), self._new_keys(touched, dialect)
             self.null_keys = self._null_keys()
@@ -60,9 +62,9 @@ class MergeStatements:
         return insert.on_conflict_do_update(
             index_elements=list(self._records.key),
             set_={name: insert.excluded[name] for name in names if name not in self._records.key},
-            where=sa.tuple_(*(insert.excluded[name] for name in VERSION))
-            > sa.tuple_(*(self._table.c[name] for name in VERSION)),
-        )
+            where=sa.tuple_(*(insert.excluded[name] for name in ORDER))
+            > sa.tuple_(*(self._table.c[name] for name in ORDER)),
+        ).execution_options(preserve_rowcount=True)
 
     def _group(self, table: sa.Table) -> list[sa.ColumnElement[Any]]:
         return [table.c[name] for name in self._records.group]

@@ -26,6 +26,7 @@ PARTITION: Final = "_partition"  # with the offset (`_v3`) it says which event m
 KNOWN: Final = "_known"  # a version: milliseconds at which the bus had it, never falling within a partition
 VALID: Final = "_valid"  # a version: microseconds from which it holds
 UNTIL: Final = "_until"  # a version: microseconds at which it no longer holds, null until another one does
+ORDER: Final = (*VERSION, PARTITION)  # which of two events of one record is newer, see `core.events.Version`
 _LONGEST: Final = 63
 
 
@@ -205,7 +206,7 @@ def _history(shape: Shape, metadata: sa.MetaData) -> History | None:
         sa.Column(KNOWN, sa.BigInteger, nullable=False),
         sa.Column(VALID, sa.BigInteger, nullable=False),
         sa.Column(UNTIL, sa.BigInteger),
-        sa.PrimaryKeyConstraint(*view.key, *VERSION),
+        sa.PrimaryKeyConstraint(*view.key, *ORDER),
     )
     return History(table, tuple(fields.items()))
 

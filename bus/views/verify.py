@@ -91,7 +91,7 @@ def _version(contract: Contract, event: Event) -> Version:
     stated = None
     if contract.version is not None:
         stated = event.stated if event.record is None else event.record.get(contract.version)
-    return Version(version_number(stated), version_number(event.sequence), event.offset)
+    return Version(version_number(stated), version_number(event.sequence), event.offset, event.partition)
 
 
 def _empty_row(view: View, group: tuple[Any, ...]) -> Row:

@@ -53,7 +53,10 @@ def _fact(view: View, contract: Contract, event: Event, known: dt.datetime) -> F
     if record is not None and contract.version is not None:
         stated = record.get(contract.version)
     version = Version(
-        version_number(stated if contract.version else None), version_number(event.sequence), event.offset
+        version_number(stated if contract.version else None),
+        version_number(event.sequence),
+        event.offset,
+        event.partition,
     )
     first, last = (*view.valid, None, None)[:2]
     fields = dict(zip(contract.key, key, strict=True)) if record is None else record
