@@ -17,12 +17,14 @@ from bus.views.batches import Batch
 from bus.views.builder import Builder, write_positions
 from bus.views.catalogue import Shape, shapes
 from bus.views.decoder import Decoder
+from bus.views.events import Fetched
+from bus.views.fetching import Chunks
 from bus.views.generation import prepare
 from bus.views.lease import Leases
 from bus.views.store import Position, ViewStore
 
 BATCH_EVENTS = 20_000
-Read = list[tuple[tuple[str, int], list[Any]]]
+Read = list[tuple[tuple[str, int], Fetched]]
 
 
 async def read(kafka: KafkaConnection, topics: set[str]) -> tuple[Read, float]:
@@ -39,13 +41,14 @@ async def read(kafka: KafkaConnection, topics: set[str]) -> tuple[Read, float]:
         max_partition_fetch_bytes=4 * 1024 * 1024,
     )
     await consumer.start()
+    chunks = Chunks(consumer)
     consumer.assign([TopicPartition(*place) for place in ends])
     for place in ends:
         consumer.seek(TopicPartition(*place), 0)
     found: Read = []
     left = sum(ends.values())
     while left:
-        for place, records in (await consumer.getmany(timeout_ms=200, max_records=BATCH_EVENTS)).items():
+        for place, records in (await chunks.take(timeout_ms=200, most=BATCH_EVENTS)).items():
             found.append(((place.topic, place.partition), records))
             left -= len(records)
     seconds = time.perf_counter() - begun
@@ -58,7 +61,7 @@ def decode(found: Read, shape: Shape, registry: Any) -> tuple[list[Batch], float
     begun = time.perf_counter()
     batches = [
         decoders[place[0]].decode(
-            *place, records, base=records[0].offset, next_offset=records[-1].offset + 1, end_offset=0, read_ms=0
+            *place, records, base=int(records.offsets[0]), next_offset=int(records.offsets[-1]) + 1
         )
         for place, records in found
     ]

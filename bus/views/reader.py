@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError, UnsupportedCodecError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from bus.contracts.registry import SchemaSource
 from bus.core.contracts import Contract
@@ -20,12 +20,13 @@ from bus.views.batches import Batch
 from bus.views.builder import Place
 from bus.views.decoder import Decoder
 from bus.views.defects import report
-from bus.views.roster import Held
+from bus.views.events import Fetched
+from bus.views.fetching import Chunks, Unreadable
+from bus.views.held import Held
 from bus.views.trial import deadly
 
 log = structlog.get_logger(__name__)
 _IDLE_MS = 200
-_UNREADABLE = (UnicodeDecodeError, UnsupportedCodecError)  # a header's name; a batch's compression
 _LOST_S = 5.0  # a round that nobody has taken after this long never reached the building agent
 _REGISTRY_PAUSE_S = 1.0
 
@@ -58,6 +59,7 @@ class Reader:
         self._kafka, self._registry, self._contracts, self._deliver = kafka, registry, contracts, deliver
         self._batch_events = batch_events
         self._consumer: AIOKafkaConsumer | None = None
+        self._chunks: Chunks | None = None
         self._decoders: dict[str, tuple[Contract, Decoder]] = {}
         self._next: dict[Place, int] = {}
         self._paused: dict[Place, float] = {}
@@ -159,6 +161,7 @@ class Reader:
                 retry_backoff_ms=200,
             )
             await self._consumer.start()
+            self._chunks = Chunks(self._consumer)
         self._consumer.assign([TopicPartition(*place) for place in self._next])
         for place, offset in self._next.items():
             self._consumer.seek(TopicPartition(*place), offset)
@@ -166,78 +169,78 @@ class Reader:
 
     async def _read(self) -> list[Batch]:
         """One round: what is there, at most ``batch_events``, beginning with another partition each time."""
-        taken: dict[Place, list[Any]] = {}
-        places, left = sorted(self._next), self._batch_events
         self._turn += 1
-        for index in range(len(places)):
-            place = places[(index + self._turn) % len(places)]
-            records = await self._from(place, left)
-            if records:
-                taken[place] = records
-                left -= len(records)
-            if left <= 0:
-                break
+        taken = await self._there(self._batch_events)
         if not taken:
-            found = await self._any()
-            taken = {place: records for place, records in found.items() if records}
+            taken = await self._waited()
+            if taken:  # what came with it, or soon after, makes no round of its own
+                taken |= await self._there(self._batch_events - sum(map(len, taken.values())), without=set(taken))
         batches = [await self._batch(place, records) for place, records in taken.items()]
         batches += await self._skipped(set(taken))
         return [batch for batch in batches if batch is not None]
+
+    async def _there(self, left: int, *, without: Collection[Place] = ()) -> dict[Place, Fetched]:
+        """What has been fetched, partition by partition, at most ``left`` events."""
+        taken: dict[Place, Fetched] = {}
+        places = sorted(set(self._next) - set(without))
+        for index in range(len(places)):
+            if left <= 0:
+                break
+            place = places[(index + self._turn) % len(places)]
+            found = await self._take([place], most=left, timeout_ms=0)
+            taken |= found
+            left -= sum(map(len, found.values()))
+        return taken
+
+    async def _waited(self) -> dict[Place, Fetched]:
+        """Waits a moment for whatever comes."""
+        found = await self._take(list(self._next), most=self._batch_events, timeout_ms=_IDLE_MS)
+        if not found and not self._waiting(self._next):
+            await asyncio.sleep(_IDLE_MS / 1_000)
+        return found
+
+    def _waiting(self, places: Iterable[Place]) -> list[TopicPartition]:
+        now = time.monotonic()
+        return [TopicPartition(*place) for place in places if self._paused.get(place, 0.0) <= now]
+
+    async def _take(self, places: Iterable[Place], *, most: int, timeout_ms: int) -> dict[Place, Fetched]:
+        partitions = self._waiting(places)
+        if not partitions:
+            return {}
+        try:
+            found = await self._chunked().take(*partitions, most=most, timeout_ms=timeout_ms)
+        except OffsetOutOfRangeError as error:
+            self._lost(error)
+            return {}
+        except Unreadable as error:
+            place = (error.partition.topic, error.partition.partition)
+            self.unreadable[place] = (
+                f"{place[0]}/{place[1]} has an event, at offset {self._next[place]} or after it, that the consumer "
+                f"cannot read: {error}"
+            )
+            return {}
+        return {(partition.topic, partition.partition): chunk for partition, chunk in found.items()}
 
     def _consuming(self) -> AIOKafkaConsumer:
         if self._consumer is None:
             raise KafkaError("no consumer")
         return self._consumer
 
-    async def _from(self, place: Place, most: int) -> list[Any]:
-        if self._paused.get(place, 0.0) > time.monotonic():
-            return []
-        return await self._guarded(TopicPartition(*place), timeout_ms=0, most=most)
-
-    async def _guarded(self, partition: TopicPartition, *, timeout_ms: int, most: int) -> list[Any]:
-        try:
-            found = await self._consuming().getmany(partition, timeout_ms=timeout_ms, max_records=most)
-        except OffsetOutOfRangeError as error:
-            self._lost(error)
-            return []
-        except _UNREADABLE as error:
-            place = (partition.topic, partition.partition)
-            self.unreadable[place] = (
-                f"{place[0]}/{place[1]} has an event, at offset {self._next[place]} or after it, that the consumer "
-                f"cannot read: {type(error).__name__}: {error}"
-            )
-            return []
-        return list(found.get(partition, ()))
-
-    async def _any(self) -> dict[Place, list[Any]]:
-        """Waits a moment for whatever comes."""
-        now = time.monotonic()
-        waiting = [TopicPartition(*place) for place in self._next if self._paused.get(place, 0.0) <= now]
-        if not waiting:
-            await asyncio.sleep(_IDLE_MS / 1_000)
-            return {}
-        try:
-            found = await self._consuming().getmany(*waiting, timeout_ms=_IDLE_MS, max_records=self._batch_events)
-        except OffsetOutOfRangeError as error:
-            self._lost(error)
-            return {}
-        except _UNREADABLE:  # of which partition it does not say
-            one_by_one = [
-                ((place.topic, place.partition), self._guarded(place, timeout_ms=_IDLE_MS, most=1)) for place in waiting
-            ]
-            return {place: await records for place, records in one_by_one}
-        return {(place.topic, place.partition): list(records) for place, records in found.items()}
+    def _chunked(self) -> Chunks:
+        if self._chunks is None:
+            raise KafkaError("no consumer")
+        return self._chunks
 
     def _lost(self, error: OffsetOutOfRangeError) -> None:
         """Offsets that the broker no longer has: the worker looks at the log's start and stops the views."""
         offsets = error.args[0] if error.args and isinstance(error.args[0], dict) else {}
         self.out_of_range |= {(place.topic, place.partition) for place in offsets} or set(self._next)
 
-    async def _batch(self, place: Place, records: list[Any]) -> Batch | None:
+    async def _batch(self, place: Place, records: Fetched) -> Batch | None:
         """The decoded batch; None where the registry cannot say what a schema id is: only this partition waits."""
         consumer, partition = self._consuming(), TopicPartition(*place)
         base = self._next[place]
-        next_offset = max(await consumer.position(partition), records[-1].offset + 1)
+        next_offset = max(await consumer.position(partition), int(records.offsets[-1]) + 1)
         end = consumer.highwater(partition) or next_offset
         decoder = self._decoder(place[0])
         try:
@@ -256,7 +259,7 @@ class Reader:
         self._next[place] = next_offset
         return batch
 
-    def _decoded(self, decoder: Decoder, place: Place, records: list[Any], span: dict[str, Any]) -> Batch:
+    def _decoded(self, decoder: Decoder, place: Place, records: Fetched, span: dict[str, Any]) -> Batch:
         banned: frozenset[int] = frozenset()
         careful = [held for held in self.views.values() if held.careful and place in held.positions]
         if careful:
