@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,9 +19,10 @@ from bus.core.problems import Lines, Problems, numbered
 from bus.core.views import View
 from bus.errors import InvalidDeclaration, SetupError
 from bus.sharing.client import Answered
-from bus.views.shapes import check_declared
-from bus.wiring.declared import Declared, declared_here, declared_in
 from bus.wiring.site import Site
+
+if TYPE_CHECKING:
+    from bus.wiring.declared import Declared
 
 
 def check_views(
@@ -31,6 +32,8 @@ def check_views(
     ] = None,
 ) -> None:
     """Check views without applying them: every problem at its line, against the running bus or the schemas folder."""
+    from bus.views.shapes import check_declared
+
     known = _known(files[0], schemas)
     read = [(file, *_read(file)) for file in files]
     given = [(view, problems) for _, view, problems, _ in read]
@@ -62,6 +65,8 @@ def _refuse_twice(given: list[tuple[View, Problems]]) -> None:
 
 def _known(file: Path, schemas: Path | None) -> Declared:
     """The running bus, else the folder that is named, or is called `schemas` and holds the file, or is in this one."""
+    from bus.wiring.declared import declared_here, declared_in
+
     if schemas is None:
         try:
             return declared_here(Site.find())
