@@ -20,13 +20,13 @@ from bus.access.identity import Subject
 from bus.audit.log import AuditLog
 from bus.core.columns import Column
 from bus.core.views import Lookup, Over
-from bus.errors import BadFilter, NotFound
+from bus.errors import NotFound
 from bus.infra.records import Place, Stored
-from bus.sharing.filters import Comparison
+from bus.sharing.one_row import Parameters, one_row, whole_key
 from bus.sharing.past import condition_fields, refuse_brought
 from bus.sharing.permitted import Permitted
 from bus.sharing.provenance import Contribution, Event, Known, Lineage, Made
-from bus.sharing.query import Asked, Query, QueryDoor, parse_query
+from bus.sharing.query import Asked, Query, QueryDoor
 from bus.sharing.readers import Reader
 from bus.sharing.recording import disclosure
 from bus.sharing.store import Statements
@@ -35,7 +35,6 @@ from bus.views.catalogue import Shape
 from bus.views.lineage import MOST_VERSIONS, Key, Origin, Visible
 from bus.views.values import instant
 
-Parameters = Sequence[tuple[str, str]]
 _LINKS: Final = 5  # look-ups that follow one another
 
 
@@ -85,7 +84,7 @@ class LineageDoor:
         Raises what a query by the key raises, `NotFound` where it would have no row, `BrokerUnavailable`.
         """
         asked = Asked(subject, view, purpose, request_id)
-        return await self._door.decided(asked, lambda: _question(params()), self._allowed)
+        return await self._door.decided(asked, lambda: one_row(params()), self._allowed)
 
     async def close(self) -> None:
         """Gives the connection to Kafka back."""
@@ -93,7 +92,7 @@ class LineageDoor:
 
     async def _allowed(self, asked: Asked, shape: Shape, query: Query, allow: Allow) -> Lineage:
         permitted, standing = await self._door.admit(asked, shape, query, allow)
-        blank = Lineage(shape.view.name, shape.view.kind, _key(permitted, shape), allow, standing.header)
+        blank = Lineage(shape.view.name, shape.view.kind, whole_key(permitted, shape), allow, standing.header)
         shapes = await self._door.current_shapes()
         trace = self._aggregate if shape.view.kind == "aggregate" else self._record
         found = await trace(_Row(asked, shape, shapes, permitted, allow, blank))
@@ -102,7 +101,7 @@ class LineageDoor:
             disclosure(asked.subject, allow, permitted, rows=rows, lineage=True, request_id=asked.request_id)
         )
         if found is None:
-            raise NotFound(what=f"such a row of '{asked.view}'")
+            raise NotFound(what=f"row of '{asked.view}' with that key")
         return found
 
     async def _record(self, row: _Row) -> Lineage | None:
@@ -271,28 +270,3 @@ class _Row:
 
     def visible(self, table: sa.FromClause) -> sa.ColumnElement[bool]:
         return where(self.allow, table)
-
-
-def _question(params: Parameters) -> Query:
-    """A question by the key, with ``field`` in place of ``select``. Raises `BadFilter`."""
-    fields = [value for name, value in params if name == "field"]
-    others = [(name, value) for name, value in params if name != "field"]
-    query = parse_query([*others, *([("select", ",".join(fields))] if fields else [])])
-    plain = Query(select=query.select, filters=query.filters)
-    if plain != query or any(name == "select" for name, _ in others):
-        raise BadFilter(why="lineage takes each key column, as in licence_number=eq.20, and `field`; nothing else.")
-    return query
-
-
-def _key(permitted: Permitted, shape: Shape) -> dict[str, Any]:
-    """The key that the filters name, whole. Raises `BadFilter`."""
-    found: dict[str, Any] = {}
-    for item in permitted.filters:
-        null = isinstance(item, Comparison) and item.op == "is" and item.values == ("null",)
-        if not isinstance(item, Comparison) or item.negated or item.field in found or not (item.op == "eq" or null):
-            break
-        found[item.field] = None if null else item.values[0]
-    if len(found) != len(permitted.filters) or set(found) != set(shape.view.key):
-        example = "&".join(f"{name}=eq.X" for name in shape.view.key)
-        raise BadFilter(why=f"lineage is of one row: name its whole key and nothing else, as in {example}.")
-    return {name: found[name] for name in shape.view.key}

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NoReturn, TypeVar
 
 import sqlalchemy as sa
@@ -46,7 +46,8 @@ class Answer:
     """What the door hands out: rows in the order of ``shown``, and under which decision.
 
     ``total``: how many rows there are in all within the row filter, where it was asked for.
-    ``rows`` is empty for an explained question; ``moment``: what it was to be read as of.
+    ``rows`` is empty for an explained question; ``moment``: what it was to be read as of. ``stale``:
+    why the rows are not those of a view that is caught up.
     """
 
     view: str
@@ -58,6 +59,7 @@ class Answer:
     decision: Allow
     explained: bool = False
     moment: Moment = NOW
+    stale: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -186,7 +188,7 @@ class QueryDoor:
             shape.view.name, permitted.shown, (), permitted.offset, None, standing.header, allow, True, query.moment
         )
         if not query.explain:
-            answer = await self._rows(shape, permitted, allow, standing.header)
+            answer = replace(await self._rows(shape, permitted, allow, standing.header), stale=standing.stale)
         rows, explained = len(answer.rows), query.explain
         await self._audit.append(
             disclosure(asked.subject, allow, permitted, rows=rows, explained=explained, request_id=asked.request_id)

@@ -21,10 +21,12 @@ KEPT_S: Final = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A live view: its state, and the seconds it is behind the newest event of each source."""
+    """A view that may be shown: its state, and the seconds it is behind the newest event of each source. ``stale``: why
+    it is not caught up, where its declaration lets it be shown all the same."""
 
     state: ViewState
     freshness: Mapping[str, float]
+    stale: str = ""
 
     @property
     def header(self) -> str:
@@ -42,17 +44,20 @@ class Watch:
         self._kept: dict[str, tuple[float, ViewState | None, Mapping[str, float]]] = {}
 
     async def standing(self, shape: Shape) -> Standing:
-        """Raises `ViewRebuilding` unless the view is live, and built for the shape that is declared now: after a
-        change of the declaration its tables are the old ones until a worker takes it up."""
+        """Raises `ViewRebuilding` unless the view is live with tables of this shape, or shows what it has."""
         view = shape.view.name
         kept = self._kept.get(view)
         if kept is None or self._clock() - kept[0] > KEPT_S:
             kept = (self._clock(), *await asyncio.to_thread(self._look, view))
             self._kept[view] = kept
         _, state, freshness = kept
-        if state is None or state.state != "live" or state.fingerprint != shape.fingerprint:
+        if state is None or state.fingerprint != shape.fingerprint:
             raise ViewRebuilding(view=view, state=state.state if state else "new", reason=state.reason if state else "")
-        return Standing(state, freshness)
+        if state.state == "live":
+            return Standing(state, freshness)
+        if not shape.view.stale:
+            raise ViewRebuilding(view=view, state=state.state, reason=state.reason)
+        return Standing(state, freshness, stale=state.reason or "it is being built: rows may be missing or old")
 
     def _look(self, view: str) -> tuple[ViewState | None, Mapping[str, float]]:
         return self._store.state(view), self._store.freshness(view)

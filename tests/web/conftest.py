@@ -12,6 +12,10 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1] / "access"))
 
 from served_world import World, served
+from traced_world import Traced
+from traced_world import traced as traced_world
+
+from bus.infra.connection import KafkaConnection
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +45,19 @@ def either(request: pytest.FixtureRequest) -> World:
     """The served world on each database."""
     served_world: World = request.getfixturevalue(request.param)
     return served_world
+
+
+@pytest.fixture(scope="session", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+def traced(
+    request: pytest.FixtureRequest, opa_binary: Path, tmp_path_factory: pytest.TempPathFactory, kafka: KafkaConnection
+) -> Iterator[Traced]:
+    """Views that were built from events in Kafka, served on each database."""
+    folder = tmp_path_factory.mktemp("traced")
+    url = f"sqlite:///{folder / 'data'}"
+    if request.param == "postgresql":
+        cluster = request.getfixturevalue("postgresql_cluster")
+        with psycopg.connect(cluster.url("postgres"), autocommit=True) as connection:
+            connection.execute("CREATE DATABASE traced")
+        url = cluster.url("traced")
+    with traced_world(url, opa_binary, folder / "opa", kafka) as world:
+        yield world
