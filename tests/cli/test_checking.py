@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,8 +15,14 @@ from typer.testing import CliRunner
 from bus.cli import context
 from bus.cli.located import read_located
 from bus.cli.main import app
+from bus.contracts.registry import Registry
 from bus.errors import InvalidDeclaration
+from bus.governance.declassification import Declassifications
+from bus.infra.database import open_database
+from bus.infra.stack.credentials import Secrets
+from bus.infra.stack.opa import BUNDLE_KEY
 from bus.sharing.client import Answered
+from bus.views.catalogue import Declarations, shapes
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
 BAD = """\
@@ -109,6 +118,49 @@ def test_a_change_that_breaks_a_neighbour(schemas: Path) -> None:
     assert (code, len(lines)) == (1, 1)
     assert lines[0].startswith(f"{file}:1: ")
     assert "'ward_hygiene' reads it and would break" in lines[0]
+
+
+def test_against_the_running_bus(schemas: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its contracts, its views and the declassifications in force decide, not what lies in the folder."""
+    for name, value in (("KAFKA", "127.0.0.1:1"), ("OPA", "http://127.0.0.1:1"), ("WEB_PORT", "1")):
+        monkeypatch.setenv(f"BUS_{name}", value)
+    monkeypatch.setenv("BUS_DATABASE_URL", sqlite_url)
+    engine = open_database(sqlite_url, "governance")
+    registry, declarations = Registry(engine), Declarations(engine)
+    for path in sorted(SCHEMAS.glob("*/*.avsc")):
+        registry.register(json.loads(path.read_text()))
+    document, _ = read_located(SCHEMAS / "views" / "food_business.yaml")
+    declarations.apply(document, registry.contracts())
+    file = schemas / "views" / "food_business.yaml"
+    text = file.read_text().replace("{from: licence.legal_name}", "{from: licence.legal_name, class: open}")
+    file.write_text(text)
+    lines = check(file)[1]
+    number = next(at for at, line in enumerate(text.splitlines(), 1) if "class: open" in line)
+    assert [line.split(": ")[0] for line in lines] == [f"{file}:{number}"]
+    key = Secrets(Path(os.environ["BUS_HOME"])).ensure_key(BUNDLE_KEY).read_bytes()
+    columns = {column.name: column for column in shapes(declarations, registry.contracts())["food_business"].columns}
+    Declassifications(engine, key, lambda _: None).apply(
+        {
+            "view": "food_business",
+            "field": "legal_name",
+            "source": "market.business_licence.legal_name",
+            "from": "conditional",
+            "to": "open",
+            "legal_basis": "x",
+            "officer": "a@market",
+            "approver": "b@governance",
+            "valid_until": dt.datetime.now(dt.UTC).date() + dt.timedelta(days=2),
+        },
+        lambda _: columns,
+        os_user="root",
+    )
+    code, lines, _ = check(file)
+    assert (code, lines) == (
+        0,
+        ["view food_business: sound, and no more open than its sources (against the running bus)"],
+    )
+    ward = schemas / "views" / "ward_hygiene.yaml"
+    assert "there is no view 'complaint'" in check(ward)[1][0]
 
 
 def test_without_contracts(tmp_path: Path) -> None:
