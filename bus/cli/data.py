@@ -68,6 +68,8 @@ def query(  # noqa: PLR0917 (a command's options)
     where: Annotated[list[str] | None, typer.Option(help="a filter such as ward=eq.20; repeatable")] = None,
     order: Annotated[str | None, typer.Option(help="such as ward.desc")] = None,
     limit: Annotated[int | None, typer.Option(min=0)] = None,
+    as_of: Annotated[str | None, typer.Option(help="history views: as known then (RFC 3339, or a date)")] = None,
+    valid_at: Annotated[str | None, typer.Option(help="history views: what held then")] = None,
     officer: Annotated[str | None, typer.Option(help="the officer who asks")] = None,
     output: Annotated[Format, typer.Option("--format", help="how to print")] = Format.TABLE,
 ) -> None:
@@ -77,7 +79,15 @@ def query(  # noqa: PLR0917 (a command's options)
     answer = "json" if output is Format.TABLE else output.value
     with context.query_client(department, officer) as client:
         response = client.raw(
-            view, purpose=purpose, select=columns, where=filters, order=order, limit=limit, answer=answer
+            view,
+            purpose=purpose,
+            select=columns,
+            where=filters,
+            order=order,
+            limit=limit,
+            as_of=as_of,
+            valid_at=valid_at,
+            answer=answer,
         )
     if output is not Format.TABLE:
         sys.stdout.buffer.write(response.content)

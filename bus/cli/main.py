@@ -8,7 +8,7 @@ import sys
 import typer
 from pydantic import ValidationError
 
-from bus.cli import checking, data, declare, discrepancies, stack
+from bus.cli import checking, data, declare, discrepancies, lineage, rebuild, stack
 from bus.cli.output import errors
 from bus.errors import BusError
 
@@ -22,6 +22,8 @@ app = typer.Typer(
 stack.install(app)
 data.install(app)
 discrepancies.install(declare.views)
+rebuild.install(declare.views)
+lineage.install(declare.views)
 app.add_typer(declare.departments, name="departments")
 app.add_typer(declare.contracts, name="contracts")
 checking.install(declare.views)

@@ -79,14 +79,25 @@ class QueryClient:
         order: str | None = None,
         limit: int | None = None,
         count: bool = False,
+        as_of: str | None = None,
+        valid_at: str | None = None,
     ) -> Rows:
-        """Rows of ``view``. ``where``: PostgREST filters, as ``{"ward": "eq.20"}``.
+        """Rows of ``view``. ``where``: PostgREST filters, as ``{"ward": "eq.20"}``. ``as_of``, ``valid_at``: of a
+        history view the rows as they were known or held then, as RFC 3339 or a date.
 
         Raises `Answered` for a refusal and `Unavailable` where the bus does not answer.
         """
         headers = {"Prefer": "count=exact"} if count else {}
         response = self.raw(
-            view, purpose=purpose, select=select, where=where, order=order, limit=limit, headers=headers
+            view,
+            purpose=purpose,
+            select=select,
+            where=where,
+            order=order,
+            limit=limit,
+            as_of=as_of,
+            valid_at=valid_at,
+            headers=headers,
         )
         return Rows(
             rows=response.json(),
@@ -106,6 +117,8 @@ class QueryClient:
         where: Mapping[str, str] | Sequence[tuple[str, str]] = (),
         order: str | None = None,
         limit: int | None = None,
+        as_of: str | None = None,
+        valid_at: str | None = None,
         answer: str = "json",
         headers: Mapping[str, str] | None = None,
     ) -> httpx2.Response:
@@ -114,6 +127,7 @@ class QueryClient:
         params += [("select", ",".join(select))] if select else []
         params += [("order", order)] if order else []
         params += [("limit", str(limit))] if limit is not None else []
+        params += [(name, at) for name, at in (("as_of", as_of), ("valid_at", valid_at)) if at is not None]
         sent = {
             "Authorization": f"Bearer {self._token()}",
             "Purpose": purpose,

@@ -80,6 +80,11 @@ def verify_view(site: Site, name: str) -> Verification:
     return asyncio.run(verify_entity(views, site.connection(site.settings.kafka_username), registry, known[name]))
 
 
+def view_key(name: str) -> tuple[str, ...]:
+    """The key columns of a declared view. Raises `UnknownView`."""
+    return Declarations(open_database(Site.find().settings.database, "governance")).get(name).key
+
+
 def view_rows(site: Site, name: str) -> list[dict[str, Any]]:
     """Every row of a view, straight from its table: for verification by an administrator, not a door."""
     governance = open_database(site.settings.database, "governance")
