@@ -6,6 +6,7 @@ file is compiled in memory when the app starts: there is no second file that cou
 
 from __future__ import annotations
 
+import datetime as dt
 import io
 from collections.abc import Mapping
 from functools import cache
@@ -15,6 +16,7 @@ from typing import Final
 
 from babel import Locale
 from babel.core import negotiate_locale
+from babel.dates import format_datetime, format_timedelta
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 from babel.numbers import format_decimal
@@ -68,3 +70,18 @@ def number(value: float | None, language: str, digits: int = 0) -> str:
         return "–"
     pattern = "#,##0" + ("." + "0" * digits if digits else "")
     return format_decimal(value, format=pattern, locale=_LOCALES[language])
+
+
+def moment(milliseconds: int | None, language: str) -> str:
+    """An instant (milliseconds since 1970) as the language writes it, in UTC."""
+    if milliseconds is None:
+        return "–"
+    instant = dt.datetime.fromtimestamp(milliseconds / 1_000, dt.UTC)
+    return f"{format_datetime(instant, 'medium', locale=_LOCALES[language])} UTC"
+
+
+def ago(seconds: float | None, language: str) -> str:
+    """How long ago in words, rounded: ``3 days ago``."""
+    if seconds is None:
+        return "–"
+    return str(format_timedelta(-max(round(seconds), 1), add_direction=True, locale=_LOCALES[language]))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import math
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bus.contracts.directory import Department, Purpose
 from bus.core.contracts import Contract
+from bus.governance.disagreements import Between
+from bus.governance.promises.store import Promise
 from bus.views.catalogue import Shape
+from bus.views.freshness import SourceFreshness, by_source
 from bus.views.store import ViewState
+from bus.web.discrepancies import door
 from bus.web.parts import Parts
 
 KEPT_S = 2.0
@@ -23,18 +27,13 @@ class ViewLine:
 
     shape: Shape
     state: ViewState | None
-    freshness: Mapping[str, float]
-
-    @property
-    def behind(self) -> float | None:
-        """Seconds behind the source that is furthest behind; None where that is not known."""
-        known = [seconds for seconds in self.freshness.values() if math.isfinite(seconds)]
-        return max(known) if known and len(known) == len(self.freshness) else None
+    sources: Sequence[SourceFreshness]
 
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """Everything on the first page but the answers. ``reasons``: why events were set aside, with how often."""
+    """Everything on the portal's pages but the answers. ``reasons``: why events were set aside, with how often;
+    ``promises`` of freshness by entity; ``between``: where departments disagree; ``now_ms``: when this was read."""
 
     departments: Sequence[Department]
     purposes: Sequence[Purpose]
@@ -43,6 +42,19 @@ class Overview:
     quarantined: int
     reasons: Sequence[tuple[str, str, int]]
     revision: str
+    promises: Mapping[str, Promise]
+    between: Sequence[Between]
+    now_ms: int
+
+    @property
+    def late(self) -> list[Promise]:
+        """The promises that are broken."""
+        return [promise for promise in self.promises.values() if promise.broken]
+
+    @property
+    def disagreements(self) -> int:
+        """How many discrepancies are open."""
+        return sum(between.count.open for between in self.between)
 
     @property
     def live(self) -> int:
@@ -61,18 +73,22 @@ class Overview:
 
 def read(parts: Parts) -> Overview:
     """The overview as it is now; counts rows, so it takes a while."""
-    states = parts.views.states()
-    listed = [shape for shape in parts.shapes().values() if shape.view.listed]
+    states, shapes, now_ms = parts.views.states(), parts.shapes(), int(time.time() * 1_000)
+    listed = [shape for shape in shapes.values() if shape.view.listed]
     return Overview(
         departments=parts.directory.departments(),
         purposes=parts.directory.purposes(),
         contracts=sorted(parts.registry.contracts().values(), key=lambda contract: contract.id),
         views=[
-            ViewLine(shape, states.get(shape.view.name), parts.views.freshness(shape.view.name)) for shape in listed
+            ViewLine(shape, states.get(shape.view.name), by_source(shape, shapes, parts.views.positions, now_ms))
+            for shape in listed
         ],
         quarantined=parts.quarantined(),
         reasons=_reasons(parts),
         revision=parts.decider.policy_revision(),
+        promises=parts.promises(),
+        between=door(parts).counts(),
+        now_ms=now_ms,
     )
 
 

@@ -25,7 +25,7 @@ from bus.web.problems import request_id
 
 router = APIRouter(include_in_schema=False)
 _HERE: Final = Path(__file__).parent
-_OWN: Final = ("same-origin", "none", "")
+OWN: Final = ("same-origin", "none", "")
 Id = Annotated[str, Field(max_length=63)]
 
 
@@ -45,6 +45,8 @@ def _pages(language: str) -> Environment:
     pages.globals["language"] = language
     pages.filters["titled"] = lambda titles, otherwise: languages.titled(titles, language, otherwise)
     pages.filters["number"] = lambda value, digits=0: languages.number(value, language, digits)
+    pages.filters["moment"] = lambda milliseconds: languages.moment(milliseconds, language)
+    pages.filters["ago"] = lambda seconds: languages.ago(seconds, language)
     pages.filters["worded"] = lambda error, titles: wording.worded(error, texts.gettext, titles)
     pages.filters["remedied"] = lambda error, titles: wording.remedy(error, texts.gettext, titles)
     pages.filters["value"] = wording.value
@@ -71,7 +73,7 @@ def page(name: str, request: Request, content: Mapping[str, Any], *, status: int
 @router.get("/")
 async def first(request: Request) -> Response:
     """The first page."""
-    overview = await _overview(request)
+    overview = await current(request)
     return page("first.html", request, {"overview": overview, "form": _form(overview), "choices": asking.ROWS})
 
 
@@ -95,9 +97,9 @@ async def ask(request: Request, asked: Annotated[Asked, Query()]) -> Response:
     parts = parts_of(request)
     if not parts.demo or parts.issuer is None:
         raise NotFound(what="such address")
-    if request.headers.get("sec-fetch-site", "") not in _OWN:
+    if request.headers.get("sec-fetch-site", "") not in OWN:
         raise Csrf()  # it writes audit entries in a department's name: no other site may start that
-    overview = await _overview(request)
+    overview = await current(request)
     rows = asked.rows if asked.rows in asking.ROWS else asking.ROWS[0]
     same: dict[str, Any] = {"view": asked.view, "text": asked.q, "rows": rows, "request_id": request_id(request)}
     sides = [
@@ -120,7 +122,8 @@ async def favicon() -> Response:
     return RedirectResponse("/static/icon.svg", status_code=308)
 
 
-async def _overview(request: Request) -> Overview:
+async def current(request: Request) -> Overview:
+    """The overview as it was at most two seconds ago."""
     kept: Kept = request.app.state.overview
     return await asyncio.to_thread(kept.now)
 

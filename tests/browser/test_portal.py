@@ -7,8 +7,13 @@ from pathlib import Path
 
 import httpx2
 import pytest
+import sqlalchemy as sa
 from playwright.sync_api import Browser, Page
 from served_world import XSS, World
+
+from bus.governance.promises.store import Promise
+from bus.views.store import DISCREPANCY
+from tests.conftest import eventually
 
 pytestmark = pytest.mark.browser
 ASKED = "/ask?view=food_business&left=tax&left_purpose=levy&right={right}&right_purpose={purpose}&rows=5&lang={lang}"
@@ -38,6 +43,22 @@ def watched(request: pytest.FixtureRequest, chromium: Browser) -> Iterator[Watch
     context.close()
 
 
+@pytest.fixture
+def disagreeing(portal: World) -> Iterator[None]:
+    """Two open disagreements about addresses and one that was settled, one of them hostile."""
+    pair = {"view": "food_business", "field": "address", "source": "licence", "other": "inspection"}
+    place = {"topic": "dept.food.inspection", "partition": 0, "opened_ms": 1_700_000_000_000}
+    said = (("1", XSS, None), ("2", "20 W Madison St", None), ("3", "30 W Madison St", 1_700_000_001_000))
+    with portal.views.begin() as connection:
+        for number, (key, reported, closed_ms) in enumerate(said):
+            entry = {**pair, **place, "key": key, "shown": f"{key} W Madison St", "reported": reported}
+            connection.execute(sa.insert(DISCREPANCY).values(**entry, offset=number, closed_ms=closed_ms))
+    eventually(lambda: "Show cases" in httpx2.get(f"{portal.url}/disagreements?lang=en").text)
+    yield
+    with portal.views.begin() as connection:
+        connection.execute(sa.delete(DISCREPANCY))
+
+
 def _fits(page: Page) -> bool:
     widths = page.locator("body").bounding_box()
     assert widths is not None
@@ -64,7 +85,7 @@ def test_first_page(
     row = views.get_by_role("row").filter(has_text="food_business")
     assert "400" in row.inner_text()
     assert state in row.inner_text()
-    assert "licence" in row.inner_text()
+    assert {"zh": "营业执照期次", "en": "Business licence term"}[lang] in row.inner_text()
     assert page.locator("#departments li").count() == 10
     assert page.locator("#entities tbody tr").count() == 6
     assert quarantine in page.locator("#quarantine").inner_text()
@@ -182,3 +203,51 @@ def test_a_browser_chooses_its_language(portal: World) -> None:
     ):
         assert f'<html lang="{lang}">' in httpx2.get(portal.url, headers={"Accept-Language": accept}).text
     assert '<html lang="zh-CN">' in httpx2.get(f"{portal.url}/?lang=zh", headers={"Accept-Language": "en"}).text
+
+
+def test_where_departments_disagree(portal: World, watched: Watched, disagreeing: None, tmp_path: Path) -> None:
+    """Counts by field and pair of departments in both languages; the cases as staff see them, recorded; nothing that a
+    department wrote is taken for markup."""
+    page = watched.page
+    page.goto(f"{portal.url}/disagreements?lang=zh")
+    assert page.get_by_role("heading", level=1).inner_text() == "部门间的数据不一致"
+    assert page.get_by_role("row", name="经营地址").locator("td.num").all_inner_texts() == ["2", "1"]
+    before = len(portal.entries())
+    page.goto(f"{portal.url}/disagreements?lang=en")
+    page.get_by_role("link", name="Show cases").click()
+    rows = page.locator("#examples tbody tr")
+    assert rows.all_inner_texts()[0].startswith(f"1\t1 W Madison St\t{XSS}")
+    assert rows.count() == 2
+    (entry,) = portal.entries()[before:]
+    assert (entry["who"], entry["channel"], entry["rows"]) == ("governance", "discrepancies", 2)
+    assert _fits(page)
+    page.screenshot(path=str(tmp_path / "disagreements.png"), full_page=True)
+    address = f"{portal.url}/disagreements?view=food_business"
+    assert httpx2.get(address, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("lang", "heading", "promise", "late"),
+    [("zh", "数据新鲜度", "至少每 1 天更新一次", "逾期"), ("en", "How fresh it is", "at least every 1 day", "broken")],
+)
+def test_how_fresh_a_view_is(
+    portal: World, watched: Watched, disagreeing: None, monkeypatch: pytest.MonkeyPatch, lang: str, heading: str,
+    promise: str, late: str,
+) -> None:  # fmt: skip
+    """From the first page to a view: each source with newest event, waiting events and promise, a broken one marked."""
+    found = Promise("food.inspection", "food", "P1D", 0, 1_700_000_000_000, broken=True, changed_ms=1_700_000_000_000)
+    monkeypatch.setattr(type(portal.parts), "promises", property(lambda _: lambda: {found.entity: found}))
+    eventually(lambda: "broken" in httpx2.get(f"{portal.url}/view/food_business?lang=en").text)
+    page = watched.page
+    page.goto(f"{portal.url}/?lang={lang}")
+    page.locator("#views").get_by_role("link").nth(1).click()
+    assert page.url.startswith(f"{portal.url}/view/food_business")
+    assert heading in page.locator("h2").all_inner_texts()
+    inspection = page.get_by_role("row", name="food.inspection")
+    assert promise in inspection.inner_text()
+    assert late in inspection.inner_text()
+    assert "2023" in inspection.inner_text()
+    assert inspection.locator("td.num").inner_text() == "2"
+    assert late not in page.get_by_role("row", name="market.business_licence").inner_text()
+    assert _fits(page)
+    assert httpx2.get(f"{portal.url}/view/hidden_sample").status_code == 404

@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import pytest
-from conftest import unique
 from kafka import KafkaConsumer, KafkaProducer
 
 from bus.access.broker import ALARM_TOPIC, Broker
@@ -19,6 +18,7 @@ from bus.infra.database import open_database
 from bus.infra.kafka import Admin, KafkaConnection
 from bus.infra.stack import LocalStack
 from bus.wiring.alarms import AlarmSender
+from tests.conftest import unique
 
 START_S = 1_700_000_000.0
 
