@@ -164,7 +164,7 @@ def _field_of(shape: Shape, name: str) -> tuple[str, str]:
 
 
 def _reporting(shape: Shape) -> Sequence[object]:
-    return sorted((f.name, f.source, f.field, f.also) for f in shape.view.fields if f.also)
+    return sorted((f.name, f.source, f.field, f.also, f.folded) for f in shape.view.fields if f.also)
 
 
 def _by_field(records: Records) -> dict[str, str]:
