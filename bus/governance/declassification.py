@@ -70,7 +70,7 @@ class Declassifications:
             raise NotFound(what=f"declassification '{number}' in force")
         said = {"id": number, "officer": officer, "reason": reason}
         self._audit({"kind": "declassification", "change": "revoked", "view": found.view, **said})
-        why = json.dumps({"at": self._clock().isoformat(timespec="seconds"), **said}, ensure_ascii=False)
+        why = f"{self._clock().isoformat(timespec='seconds')} by {officer}: {reason}"
         with translated_errors(), write(self._engine) as connection:
             store.revoke(connection, found, why)
 
@@ -96,7 +96,7 @@ class Declassifications:
 
     def _verified(self, kept: Kept) -> tuple[Declassification | None, str]:
         if kept.revoked:
-            return None, f"revoked: {kept.revoked}"
+            return None, f"revoked {kept.revoked}"
         record = self._seal.open(kept.sealed)
         if record is None:
             return None, "its signature does not verify"
