@@ -12,6 +12,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from bus.core.columns import Column
+from bus.core.events import record_key
 from bus.errors import BadFilter, BusError
 from bus.sharing.query import Answer, Query, parse_query
 from bus.web.parts import Parts
@@ -39,6 +40,20 @@ class Side:
     answer: Answer | None = None
     error: BusError | None = None
     columns: Sequence[Column] = field(default=())
+    key: Sequence[str] = ()
+
+    @property
+    def row_keys(self) -> list[str | None]:
+        """Of each row its key as text, to ask further about it; None where a part of it is not shown as it is."""
+        places = [place for name in self.key for place, column in enumerate(self.columns) if column.name == name]
+        rows = ([row[place] for place in places] for row in self.table)
+        whole = len(places) == len(self.key) > 0
+        return [
+            record_key("" if cell.value is None else cell.value for cell in cells)
+            if whole and all(cell.kind in ("shown", "blank") for cell in cells)
+            else None
+            for cells in rows
+        ]
 
     @property
     def absent(self) -> list[Column]:
@@ -109,7 +124,8 @@ async def ask(parts: Parts, *, department: str, purpose: str, view: str, text: s
         )
     except BusError as error:
         return Side(department, purpose, error=error)
-    return Side(department, purpose, answer=answer, columns=_columns(parts, view, answer))
+    key = parts.shapes()[view].view.key
+    return Side(department, purpose, answer=answer, columns=_columns(parts, view, answer), key=key)
 
 
 def _columns(parts: Parts, view: str, answer: Answer) -> list[Column]:
