@@ -12,6 +12,7 @@ import typer
 
 from bus.cli import context
 from bus.cli.output import console, dates_as_text, read_schema, read_yaml, show_json, show_table
+from bus.cli.rebuild import progress
 from bus.core.contracts import parse_contract
 from bus.errors import Conflict
 from bus.wiring.site import Site
@@ -121,8 +122,10 @@ def list_views(as_json: Json = False) -> None:
         show_json(found)
         return
     shown = ("state", "rows", "lag", "freshness_s", "newest_event")
-    rows = [(name, *(item.get(column) for column in shown)) for name, item in found.items()]
-    show_table("Views", ("view", "state", "rows", "lag", "freshness s", "newest event"), rows)
+    rows = [
+        (name, *(item.get(column) for column in shown), progress(item.get("rebuild"))) for name, item in found.items()
+    ]
+    show_table("Views", ("view", "state", "rows", "lag", "freshness s", "newest event", "rebuild"), rows)
 
 
 @views.command("wait")

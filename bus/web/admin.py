@@ -91,6 +91,16 @@ def apply_view(parts: TheParts, _: Administrator, view: str, document: Document)
     return {"view": view, "changed": parts.governance.apply_view(document).changed}
 
 
+@router.post("/declarations/{view}/rebuild", status_code=202)
+def rebuild_view(parts: TheParts, _: Administrator, view: str) -> dict[str, str]:
+    return {"view": view, "request": parts.ask(view, "rebuild").id}
+
+
+@router.post("/declarations/{view}/undo", status_code=202)
+def undo_view(parts: TheParts, _: Administrator, view: str) -> dict[str, str]:
+    return {"view": view, "request": parts.ask(view, "undo").id}
+
+
 @router.delete("/declarations/{view}", status_code=204)
 def drop_view(parts: TheParts, _: Administrator, view: str) -> None:
     parts.governance.drop_view(view)

@@ -19,6 +19,7 @@ from bus.governance.report import DepartmentReport
 from bus.sharing.lineage import LineageDoor
 from bus.sharing.query import QueryDoor
 from bus.views.catalogue import Declarations, Shape
+from bus.views.requests import Kind, Request
 from bus.views.store import ViewStore
 
 
@@ -26,8 +27,9 @@ from bus.views.store import ViewStore
 class Parts:
     """The running parts behind the handlers.
 
-    ``issuer``: only where the portal may ask as a department (``demo``). ``bundle``: the signed rules and
-    their ETag. ``quarantined``: events set aside, both origins; ``refused``: the newest of them.
+    ``ask``: tells workers what to do with a view. ``issuer``: only where the portal may ask as a department (``demo``).
+    ``bundle``: the signed rules and their ETag. ``quarantined``: events set aside, both origins; ``refused``: the
+    newest of them.
     ``promises``: of freshness, by entity, as they stand. ``credentials``: how a department's systems reach the
     broker. ``hosts``: the names this host answers to.
     """
@@ -40,6 +42,7 @@ class Parts:
     grants: GrantStore
     audit: AuditLog
     views: ViewStore
+    ask: Callable[[str, Kind], Request]
     door: QueryDoor
     lineage: LineageDoor
     verifier: Verifier

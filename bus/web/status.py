@@ -100,6 +100,7 @@ def view_states(parts: Parts) -> dict[str, dict[str, Any]]:
         behind = _finite(parts.views.freshness(name))
         numbers = {"rows": state.rows, "lag": state.lag, "freshness_s": behind, "newest_event": _newest(parts, shape)}
         found[name] = {"state": state.state, **numbers, "reason": state.reason, "seq": state.seq}
+        found[name] |= {"rebuild": state.rebuild}
     return found
 
 

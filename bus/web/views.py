@@ -93,6 +93,7 @@ def headers_of(answer: Answer) -> dict[str, str]:
         "Range-Unit": "items",
         "Vary": "Accept, Authorization, Purpose, Prefer, Range",
     }
+    headers |= {"Data-Stale": answer.stale.encode("ascii", "replace").decode()} if answer.stale else {}
     return headers | ({"Preference-Applied": "count=exact"} if answer.total is not None else {})
 
 

@@ -39,7 +39,9 @@ from bus.sharing.lineage import LineageDoor
 from bus.sharing.query import QueryDoor
 from bus.sharing.readers import open_reader
 from bus.sharing.watch import Watch
+from bus.views.applied import AppliedShapes
 from bus.views.catalogue import Declarations
+from bus.views.requests import Kind, Request, Requests
 from bus.views.store import ViewStore
 from bus.web import admin, registry, status
 from bus.web.app import create_app
@@ -85,6 +87,7 @@ def make_parts(settings: Settings) -> Parts:
     seals = secrets.ensure_key(BUNDLE_KEY).read_bytes()
     declassifications = Declassifications(governance, seals, audit.append_sync)
     current = CurrentShapes(declarations, registry_store, lowered=declassifications.lowered)
+    applied = AppliedShapes(current, views, clock=time.monotonic)
     opa_token = settings.opa_token.get_secret_value() if settings.opa_token else secrets.token(OPA_TOKEN)
     decider = Decider(PolicyEngine(OpaClient(settings.opa, opa_token)), grants, directory)
     bus_connection = connection(settings, settings.kafka, settings.kafka_username)
@@ -96,7 +99,7 @@ def make_parts(settings: Settings) -> Parts:
         decider=decider,
         reader=reader,
         audit=audit,
-        shapes=current,
+        shapes=applied,
         watch=Watch(views, time.monotonic),
         contacts=lambda department: directory.department(department).contact,
         mask_secret=secrets.token("mask").encode(),
@@ -109,6 +112,14 @@ def make_parts(settings: Settings) -> Parts:
         records=RecordReader(bus_connection),
         versions=registry_store,
     )
+
+    requests, announce = Requests(governance), _announcer(bus_connection, current.forget)
+
+    def ask(view: str, kind: Kind) -> Request:
+        declarations.get(view)
+        request = requests.ask(view, kind)
+        announce("views")
+        return request
 
     def refused(limit: int) -> list[Kept]:
         both = [*refusals.recent(limit), *views.set_aside(limit)]
@@ -123,6 +134,7 @@ def make_parts(settings: Settings) -> Parts:
         grants=grants,
         audit=audit,
         views=views,
+        ask=ask,
         door=door,
         lineage=lineage,
         verifier=Verifier(secrets.public_key(ISSUER_KEY).read_bytes()),
@@ -137,7 +149,7 @@ def make_parts(settings: Settings) -> Parts:
             grants=grants,
             declassifications=declassifications,
             broker=broker,
-            announce=_announcer(bus_connection, current.forget),
+            announce=announce,
         ),
         refusals=refusals,
         refused=refused,

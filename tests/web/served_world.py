@@ -324,6 +324,7 @@ def served(
             grants=grants,
             audit=audit,
             views=store,
+            ask=nothing,
             door=door,
             lineage=LineageDoor(door, decider=decider, reader=reader, audit=audit, records=records, versions=registry),
             verifier=Verifier(tokens[1]),
