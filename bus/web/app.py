@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 
 from fastapi import APIRouter, FastAPI
 
-from bus.web import discrepancies, freshness, lineage, operations, pages, portal, problems, reference, views
+from bus.web import discrepancies, freshness, lineage, operations, origins, pages, portal, problems, reference, views
 from bus.web.edge import Edge
 from bus.web.figures import Figures
 from bus.web.parts import Parts
@@ -32,7 +32,7 @@ def create_app(parts: Parts, routers: Sequence[APIRouter] = ()) -> FastAPI:
     app.state.figures = Figures(parts.views, parts.quarantined, parts.shapes, parts.promises)
     problems.install(app)
     doors = (views.router, lineage.router, discrepancies.router, freshness.router)
-    for router in (*doors, operations.router, reference.router, portal.router, pages.router, *routers):
+    for router in (*doors, operations.router, reference.router, portal.router, pages.router, origins.router, *routers):
         app.include_router(router)
     portal.mount_static(app)
     app.add_middleware(Edge, hosts=parts.hosts, figures=app.state.figures)
