@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -180,8 +181,11 @@ def test_promises_come_and_go_with_contracts(world: World) -> None:
     assert world.store.all()["food.visit"].promise == "PT1H"
     world.contracts = {"food.visit": contract(freshness="every day")}
     assert world.look_after(4_000) == ["broken", "kept"]
-    world.contracts = {}
-    world.look_after(1)
+    assert world.store.all() == {}
+    world.contracts = {"food.visit": contract()}
+    assert world.look_after(1) == ["broken", "kept", "broken"]
+    world.contracts = {"food.visit": replace(contract(), retired=True)}
+    assert world.look_after(1) == ["broken", "kept", "broken"]
     assert world.store.all() == {}
 
 

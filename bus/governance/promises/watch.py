@@ -88,9 +88,11 @@ class PromiseWatch:
                 log.error("promises_failed", exc_info=error)
 
     def _readable(self, contracts: Mapping[str, Contract]) -> dict[str, Contract]:
-        """The contracts whose promise is a period; one that is not is reported once and not watched."""
+        """The contracts in force whose promise is a period; one that is not is reported once and not watched."""
         found = {}
         for entity, contract in contracts.items():
+            if contract.retired:
+                continue
             try:
                 parse_period(contract.freshness).after(_EPOCH + dt.timedelta(seconds=self._wall()))
             except (ValueError, OverflowError):
