@@ -39,6 +39,9 @@ _REVISION: Final = sa.Table(
 )
 
 
+_Given = tuple[dict[str, View], dict[str, Contract], dict[tuple[str, str, str], tuple[str, str]]]
+
+
 @dataclass(frozen=True, slots=True)
 class Applied:
     """What `Declarations.apply` did: the view, and whether its declaration is another than before."""
@@ -54,6 +57,7 @@ class Declarations:
         self._engine = engine
         self._lock = threading.Lock()
         self._cached: tuple[int, dict[str, View]] | None = None
+        self._shaped: tuple[_Given, dict[str, Shape]] | None = None
         create_tables(engine, _METADATA)
         with translated_errors(), write(engine) as connection:
             first = insert_new(connection, _REVISION).values(id=1, revision=0)
@@ -111,6 +115,18 @@ class Declarations:
             self._cached = (revision, views)
         return dict(views)
 
+    def shapes(self, contracts: Mapping[str, Contract], lowered: Lowered) -> dict[str, Shape]:
+        """The shapes of all declared views; computed again only for other views, contracts or declassifications than
+        in the last call, since a worker asks every second."""
+        given = (self.all(), dict(contracts), dict(lowered))
+        with self._lock:
+            if self._shaped is not None and self._shaped[0] == given:  # mostly the same objects: compared in no time
+                return dict(self._shaped[1])
+        shaped = shapes_of(given[0], contracts, lowered)
+        with self._lock:
+            self._shaped = (given, shaped)
+        return dict(shaped)
+
     def revision(self) -> int:
         """Rises with every change of a declaration."""
         with translated_errors(), self._engine.connect() as connection:
@@ -137,4 +153,4 @@ def shapes(
 ) -> dict[str, Shape]:
     """The shape of each declared view, each after what it reads. A view whose contracts are not (or no longer)
     there is left out: nothing can be shown of it."""
-    return shapes_of(declarations.all(), contracts, lowered)
+    return declarations.shapes(contracts, lowered)

@@ -210,3 +210,29 @@ def test_everything_wrong_at_once(database_url: str) -> None:
     assert "Did you mean 'from'?" in found["fields.name.form"]
     assert "Did you mean 'area'?" in found["fields.area.from"]
     assert "Did you mean 'starts'?" in found["sources.licence.rank.start"]
+
+
+def test_shapes_are_computed_again_when_something_changed(database_url: str) -> None:
+    """The same objects while nothing did; new ones with another view, contract or declassification."""
+    declarations = Declarations(open_database(database_url, "governance"))
+    declarations.apply(VIEW, CONTRACTS)
+    first = shapes(declarations, CONTRACTS)
+    assert shapes(declarations, CONTRACTS)["food_business"] is first["food_business"]
+    stricter = [{**field, "bus.class": "restricted"} for field in LICENCE["fields"]]
+    changed = parse_contract({**LICENCE, "fields": stricter})
+    closed = shapes(declarations, {**CONTRACTS, changed.id: changed})["food_business"]
+    assert {column.name for column in closed.columns if column.classification == "restricted"} >= {"name", "fee"}
+    lowered = {
+        ("food_business", "fee", f"market.licence.{field}"): ("restricted", "open") for field in changed_fields()
+    }
+    opened = shapes(declarations, {**CONTRACTS, changed.id: changed}, lowered)["food_business"]
+    assert {column.name: column.classification for column in opened.columns}["fee"] == "open"
+    declarations.apply(INSPECTIONS, CONTRACTS)
+    assert set(shapes(declarations, CONTRACTS)) == {"food_business", "inspections"}
+    declarations.drop("food_business")
+    assert set(shapes(declarations, CONTRACTS)) == {"inspections"}
+
+
+def changed_fields() -> list[str]:
+    """What decides which fee shows: the field, its key and its rank."""
+    return ["fee", "licence", "starts", "name"]
