@@ -7,23 +7,25 @@ lease writes nothing. What was applied already is dropped by position, so a repe
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from bus.contracts.quarantine import Quarantined, put
-from bus.errors import Fenced
+from bus.errors import DependentsChanged, Fenced
 from bus.infra.database import translated_errors, write
-from bus.views.batches import Batch
+from bus.views.batches import Batch, Integers
 from bus.views.catalogue import Shape
+from bus.views.dependents import Dependents
 from bus.views.disagreement import disagreement
 from bus.views.followers import Follower
 from bus.views.history import Keeper, knowing
-from bus.views.newest import newest, overtaken, selected, stale, without_sequence
-from bus.views.staging import load
+from bus.views.newest import Newest, newest, overtaken, selected, stale, without_sequence
+from bus.views.staging import load, load_by
 from bus.views.statements import MergeStatements, RowStatements, insert_into, touched_keys
 from bus.views.store import POSITION, QUARANTINE, VIEW, Position, read_positions
 from bus.views.tables import LIVE, PARTITION, VERSION, Records, layout
@@ -48,6 +50,8 @@ class _Counts:
     stale_dropped: int = 0
     null_key: int = 0
     quarantined: int = 0
+    leaving: int = 0
+    sources: set[int] = field(default_factory=set)
 
 
 def no_crash(_point: str) -> None:
@@ -78,7 +82,8 @@ class Builder:
         self._touched = touched_keys(self._layout, dialect, suffix)
         own: list[Follower] = [self._keeper] if self._keeper else []
         own += disagreement(shape, self._touched, dialect)
-        self._followers = [*own, *followers]
+        self._dependents = Dependents(engine, shape, crash_point=crash_point)
+        self._followers = [*own, *followers, self._dependents]
         self._rows = None if self._layout.one_level else RowStatements(self._layout, self._touched, dialect)
         self._merges = [
             (records, MergeStatements(records, self._touched, dialect, suffix)) for records in self._layout.records
@@ -94,14 +99,17 @@ class Builder:
         `DatabaseUnavailable` when the database does not answer: nothing was applied then, or all of it was and the
         same batches may be given again."""
         with translated_errors():
-            with write(self._engine) as connection:
-                outcome = self._transaction(connection, batches)
-                self._crash("before commit")
-            self._crash("after commit")
+            return self._dependents.retried(lambda: self._applied(batches))
+
+    def _applied(self, batches: Sequence[Batch]) -> Outcome:
+        with write(self._engine) as connection:
+            outcome = self._transaction(connection, batches)
+            self._crash("before commit")
+        self._crash("after commit")
         return outcome
 
     def _transaction(self, connection: Connection, batches: Sequence[Batch]) -> Outcome:
-        seq = begin(connection, self._shape, self._epoch)
+        seq = begin(connection, self._shape, self._epoch, self._dependents.known)
         self._crash("begun")
         self._make_temporary(connection)
         positions = {(p.topic, p.partition): p for p in read_positions(connection, self._shape.view.name)}
@@ -114,15 +122,23 @@ class Builder:
                 continue
             positions[place] = self._one_batch(connection, _after(batch, position.next_offset), position, counts)
         if self._rows is not None:
-            connection.execute(self._rows.upsert)
-            self._crash("rows written")
-            connection.execute(self._rows.delete)
+            self._write_rows(connection, self._rows, counts)
         for follower in self._followers:
             if follower.wants_rows:
                 follower.rows(connection, self._touched)
                 self._crash("followed")
         self._finish(connection, [positions[place] for place in positions if place not in gaps], counts)
         return Outcome(seq, {place: position.next_offset for place, position in positions.items()}, frozenset(gaps))
+
+    def _write_rows(self, connection: Connection, rows: RowStatements, counts: _Counts) -> None:
+        """The rows of the touched keys. Rows go, and columns become empty, only where a record left its key."""
+        if not counts.leaving and len(counts.sources) == 1:
+            connection.execute(rows.upserts[counts.sources.pop()])
+        elif counts.sources:
+            connection.execute(rows.upsert)
+        self._crash("rows written")
+        if counts.leaving:
+            connection.execute(rows.delete)
 
     def _make_temporary(self, connection: Connection) -> None:
         """Temporary tables live as long as the connection, which the pool may have changed."""
@@ -157,31 +173,54 @@ class Builder:
     def _merge(self, connection: Connection, batch: Batch, counts: _Counts) -> None:
         found = newest(batch)
         late = 0
-        for records, merge in self._merges:
+        for index, (records, merge) in enumerate(self._merges):
             if records.contract.topic != batch.topic:
                 continue
-            if merge.stage.name in self._staged or connection.dialect.name != "postgresql":
-                connection.execute(sa.delete(merge.stage))
-            self._staged.add(merge.stage.name)
-            load(connection, merge.stage, _columns(records, batch, found.events))
-            self._crash("staged")
+            direct = merge.direct and found.ordered and not self._needs_touched()
+            if not direct:
+                self._stage(connection, merge, _columns(records, batch, found.events))
+                self._crash("staged")
             for follower in self._followers:
                 follower.events(connection, records, batch)
             if not found.ordered:
                 rows = connection.execute(merge.versions).all()
                 late = stale(batch, found, {tuple(row[:3]): tuple(row[3:]) for row in rows})
             if self._rows is not None:
-                connection.execute(merge.old_keys)
+                null_keys, leaving = connection.execute(merge.changes).one()
+                if leaving:
+                    connection.execute(merge.old_keys)
                 connection.execute(merge.new_keys)
-                counts.null_key += connection.scalar(merge.null_keys) or 0
+                counts.null_key, counts.leaving = counts.null_key + null_keys, counts.leaving + leaving
+                counts.sources.add(index)
             elif self._needs_touched():
                 connection.execute(merge.staged_keys)
-            merged = connection.execute(merge.merge).rowcount
+            if direct:
+                merged = self._merged_directly(connection, records, merge, batch, found)
+            else:
+                merged = connection.execute(merge.merge).rowcount
             self._crash("merged")
             if found.ordered and merged < len(found.events):
                 late = overtaken(found, batch, list(connection.execute(merge.overtaken).scalars()))
         counts.applied += len(batch) - late
         counts.stale_dropped += late
+
+    def _stage(self, connection: Connection, merge: MergeStatements, columns: dict[str, pa.Array]) -> None:
+        if merge.stage.name in self._staged or connection.dialect.name != "postgresql":
+            connection.execute(sa.delete(merge.stage))
+        self._staged.add(merge.stage.name)
+        load(connection, merge.stage, columns)
+
+    def _merged_directly(
+        self, connection: Connection, records: Records, merge: MergeStatements, batch: Batch, found: Newest
+    ) -> int:
+        """Without a stage, which on SQLite is a third of the writing, where nobody asks what the stage could answer.
+        Sorted by key, so that neighbours in the table are written together; returns how many records were newer."""
+        events = found.events[_by_key(records, batch, found.events)]
+        columns = _columns(records, batch, events)
+        merged = load_by(connection, merge.direct, [columns[column.name] for column in records.stored])
+        if merged < len(events):  # late events are counted by comparing with the stage
+            self._stage(connection, merge, columns)
+        return merged
 
     def _finish(self, connection: Connection, positions: Sequence[Position], counts: _Counts) -> None:
         write_positions(connection, self._shape.view.name, positions)
@@ -195,13 +234,20 @@ class Builder:
         return self.apply([replace(selected(batch, np.zeros(len(batch), np.bool_)), refused=list(entries))])
 
 
-def begin(connection: Connection, shape: Shape, epoch: int) -> int:
-    """The first statement of every transaction on a view: raises its ``seq``. Raises `Fenced` under another epoch, and
-    where the tables are another shape's by now: the same worker may have followed a changed declaration meanwhile."""
+def begin(connection: Connection, shape: Shape, epoch: int, known: sa.ColumnElement[bool] | None = None) -> int:
+    """The first statement of every transaction on a view: raises its ``seq``. ``known``: what else must hold of the
+    view's row, see `Dependents.known`.
+
+    Raises `Fenced` under another epoch, and where the tables are another shape's by now: the same worker may have
+    followed a changed declaration meanwhile. Raises `DependentsChanged` where ``known`` does not hold.
+    """
     view = shape.view.name
     mine = (VIEW.c.name == view) & (VIEW.c.epoch == epoch) & (VIEW.c.fingerprint == shape.fingerprint)
-    statement = sa.update(VIEW).where(mine).values(seq=VIEW.c.seq + 1, crashes=0).returning(VIEW.c.seq)
+    every = mine if known is None else mine & known
+    statement = sa.update(VIEW).where(every).values(seq=VIEW.c.seq + 1, crashes=0).returning(VIEW.c.seq)
     seq = connection.execute(statement).scalar_one_or_none()
+    if seq is None and connection.execute(sa.select(VIEW.c.name).where(mine)).first() is not None:
+        raise DependentsChanged(view=view)
     if seq is None:
         raise Fenced(view=view, epoch=epoch)
     return int(seq)
@@ -236,9 +282,17 @@ def _reached(batch: Batch, position: Position, sequenced: bool) -> Position:
     return Position(batch.topic, batch.partition, next_offset, time_ms, sequenced, end_offset, complete, known)
 
 
-def _columns(records: Records, batch: Batch, events: np.ndarray[tuple[int], np.dtype[np.int64]]) -> dict[str, pa.Array]:
+def _by_key(records: Records, batch: Batch, events: Integers) -> Integers:
+    """The order of these events by their keys."""
+    fields, chosen = records.fields(records.key), pa.array(events)
+    keys = pa.table({name: batch.columns[name].take(chosen) for name in fields})
+    found: Integers = pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in fields]).to_numpy()
+    return found
+
+
+def _columns(records: Records, batch: Batch, events: Integers) -> dict[str, pa.Array]:
     """The newest events as columns of the records table."""
-    every = len(events) == len(batch)
+    every = np.array_equal(events, np.arange(len(batch)))
     chosen = pa.array(events)
 
     def taken(array: pa.Array) -> pa.Array:

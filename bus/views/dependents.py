@@ -9,7 +9,7 @@ Let D be computed from X and Y. A transaction that changed X locks D's VIEW row 
 keeps the lock until it ends; so does one that changed Y. Say X's came first. It may have read Y as it was before, but
 what it wrote is committed when Y's gets the lock, and each statement after that sees it: Y's computes anew whatever its
 own changes touch, from X's new rows. Nothing else of D depended on both. If D is a view with sources of its own, its
-writer holds the same lock from its first statement on. Who begins to keep D up to date (`bus.views.aggregates`) locks X
+writer holds the same lock from its first statement on. Who begins to keep D up to date (`bus.views.enrolment`) locks X
 and Y first: a transaction that wrote either is over by then or has to wait, and then finds ``dependents`` changed.
 On SQLite there is one writer at a time.
 
@@ -42,6 +42,7 @@ from bus.views.tables import Records
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
+FAILED: Final = "its figures could not be computed"
 _TRIES: Final = 20
 _PASSING: Final = ("08", "40", "53", "55", "57", "58")  # SQLSTATE classes of trouble that passes by itself
 _SQLITE_TROUBLE: Final = (1, 19, 20, 25)  # ERROR, CONSTRAINT, MISMATCH, RANGE: these do not
@@ -223,7 +224,7 @@ def stop(connection: Connection, view: str, reason: str) -> None:
 def why(error: BaseException) -> str:
     """A reason without values, which may be personal."""
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) and error.orig is not None else error
-    return f"its figures could not be computed: {type(cause).__name__}"
+    return f"{FAILED}: {type(cause).__name__}"
 
 
 def passes(error: BaseException) -> bool:

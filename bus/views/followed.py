@@ -32,13 +32,15 @@ def lock_reads(connection: Connection, view: str) -> None:
         connection.execute(sa.update(VIEW).where(VIEW.c.name == name).values(seq=VIEW.c.seq + 1))
 
 
-def follow_swap(connection: Connection, engine: Engine, shape: Shape, *, shadow: str, replaced: str) -> None:
-    """Called in the swap's transaction once tables and rows have their new names: what was ``shadow`` has the name and
-    ``shape`` of the view, what was the view is ``replaced`` (``dependents`` stays with the name). The views looked up
+def follow_swap(connection: Connection, engine: Engine, view: str, *, shadow: str, replaced: str) -> None:
+    """Called in the swap's transaction once tables and rows have their new names: what was ``shadow`` has the name of
+    the view, what was the view is ``replaced`` (``dependents`` stays with the name). The views looked up
     keep the new tables up to date from now on. The keys whose rows differ are carried into the views computed from this
     one; where columns that these use are others now, they are filled again by whoever holds them."""
-    view = shape.view.name
     _hand_over(connection, view, shadow, replaced)
+    shape = read_nodes(connection)[view].shape
+    if shape is None:
+        raise DependentsChanged(view=view)
     follower = Dependents(engine, shape)
     touched = None
     for _ in range(_TRIES):

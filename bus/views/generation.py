@@ -16,6 +16,7 @@ from bus.infra.database import translated_errors, write
 from bus.views.applied import shape_text
 from bus.views.builder import Place, write_positions
 from bus.views.catalogue import Shape
+from bus.views.graph import NONE, forsake
 from bus.views.store import BY_VIEW, VIEW, Position, read_positions
 from bus.views.tables import LIVE, layout, row_table
 
@@ -26,36 +27,42 @@ def prepare(engine: Engine, shape: Shape, epoch: int) -> bool:
     One transaction: readers see the old view, or state ``building``. Raises `Fenced`.
     """
     with translated_errors(), write(engine) as connection:
-        row = _mine(connection, shape.view.name, epoch)
-        if row.fingerprint == shape.fingerprint:
-            return False
-        _drop(connection, row)
-        tables = tables_of(shape)
-        for table in tables:
-            create(connection, table)
-        named = tables_of(replace(shape, view=replace(shape.view, name=without_generation(shape.view.name))))
-        kept = [
-            {"name": table.name, "live": LIVE in table.c, "of": own.name}
-            for table, own in zip(tables, named, strict=True)
-        ]
-        sources = {source.name: f"dept.{source.entity}" for source in shape.view.sources}
-        zero = dict.fromkeys(("applied", "stale_dropped", "null_key", "quarantined"), 0)
-        connection.execute(
-            sa.update(VIEW)
-            .where(VIEW.c.name == shape.view.name)
-            .values(
-                fingerprint=shape.fingerprint,
-                shape=shape_text(shape),
-                origins="{}",
-                tables=json.dumps(kept),
-                sources=json.dumps(sources),
-                bases="{}",
-                state="building",
-                reason="",
-                **zero,
-            )
+        return prepare_within(connection, shape, epoch)
+
+
+def prepare_within(connection: Connection, shape: Shape, epoch: int) -> bool:
+    """`prepare` as a part of a transaction. Views computed from one whose tables are made anew are filled again by
+    whoever holds them."""
+    row = lock_mine(connection, shape.view.name, epoch)
+    if row.fingerprint == shape.fingerprint:
+        return False
+    _drop(connection, row)
+    forsake(connection, shape.view.name)
+    tables = tables_of(shape)
+    for table in tables:
+        create(connection, table)
+    named = tables_of(replace(shape, view=replace(shape.view, name=without_generation(shape.view.name))))
+    kept = [
+        {"name": table.name, "live": LIVE in table.c, "of": own.name} for table, own in zip(tables, named, strict=True)
+    ]
+    sources = {source.name: f"dept.{source.entity}" for source in shape.view.sources}
+    zero = dict.fromkeys(("applied", "stale_dropped", "null_key", "quarantined"), 0)
+    connection.execute(
+        sa.update(VIEW)
+        .where(VIEW.c.name == shape.view.name)
+        .values(
+            fingerprint=shape.fingerprint,
+            shape=shape_text(shape),
+            origins="{}",
+            tables=json.dumps(kept),
+            sources=json.dumps(sources),
+            bases=NONE,
+            state="building",
+            reason="",
+            **zero,
         )
-        return True
+    )
+    return True
 
 
 def tables_of(shape: Shape) -> tuple[sa.Table, ...]:
@@ -78,7 +85,7 @@ def start_positions(
     """The view's next offsets, by (topic, partition); partitions that it does not know yet begin where ``starts`` says.
     ``ids`` of topics are kept where none is known. Raises `Fenced`."""
     with translated_errors(), write(engine) as connection:
-        row = _mine(connection, view, epoch)
+        row = lock_mine(connection, view, epoch)
         origins = json.loads(row.origins)
         for topic, partition in sorted(starts):
             origin = origins.setdefault(topic, {"id": (ids or {}).get(topic, ""), "from": {}})
@@ -94,14 +101,14 @@ def start_positions(
 def remove(engine: Engine, view: str, epoch: int) -> None:
     """Drops a view that is no longer declared, with its positions. Raises `Fenced`."""
     with translated_errors(), write(engine) as connection:
-        _drop(connection, _mine(connection, view, epoch))
+        _drop(connection, lock_mine(connection, view, epoch))
         connection.execute(sa.delete(VIEW).where(VIEW.c.name == view))
 
 
 def set_state(engine: Engine, view: str, epoch: int, state: str, reason: str = "") -> None:
     """Says how the view is doing: ``building``, ``live`` or ``stopped`` with a reason. Raises `Fenced`."""
     with translated_errors(), write(engine) as connection:
-        _mine(connection, view, epoch)
+        lock_mine(connection, view, epoch)
         connection.execute(sa.update(VIEW).where(VIEW.c.name == view).values(state=state, reason=reason))
 
 
@@ -113,7 +120,8 @@ def note(engine: Engine, view: str, epoch: int, **values: str) -> None:
             raise Fenced(view=view, epoch=epoch)
 
 
-def _mine(connection: Connection, view: str, epoch: int) -> sa.Row[tuple[object, ...]]:
+def lock_mine(connection: Connection, view: str, epoch: int) -> sa.Row[tuple[object, ...]]:
+    """The view's row, locked. Raises `Fenced` under another epoch."""
     statement = sa.select(VIEW).where(VIEW.c.name == view, VIEW.c.epoch == epoch).with_for_update()
     row = connection.execute(statement).first()
     if row is None:

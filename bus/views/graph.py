@@ -15,10 +15,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from bus.core.views import View
-from bus.errors import InvalidDeclaration
+from bus.core.views import Measure, View
 from bus.views.applied import read_shape
-from bus.views.catalogue import Shape, shape_of
+from bus.views.catalogue import Shape
 from bus.views.store import VIEW
 from bus.views.tables import is_one_level
 
@@ -108,11 +107,32 @@ def _described(shape: Shape, name: str) -> tuple[Any, ...]:
 
 def fits(shape: Shape, bases: Mapping[str, Shape]) -> bool:
     """Whether the view can be computed from views of these shapes, which may be older than what is declared."""
-    try:
-        found = shape_of(shape.view, {contract.id: contract for contract in shape.contracts}, bases)
-    except InvalidDeclaration:
-        return False
-    return [(c.name, c.kind, c.scale) for c in found.columns] == [(c.name, c.kind, c.scale) for c in shape.columns]
+    own = {column.name: (column.kind, column.scale) for column in shape.columns}
+    view, wanted = shape.view, list[tuple[str, str, Any]]()
+    for over in view.over:
+        bring = set(over.join.bring) if over.join is not None else set[str]()
+        other = over.join.view if over.join is not None else ""
+        measured = [measure for measure in view.measures if measure.over == over.name]
+        used = [(name, own.get(name)) for name in view.key]
+        used += [(measure.field, _figure_kind(measure, own)) for measure in measured if measure.field]
+        used += [(name, None) for measure in measured if measure.where for name in measure.where.fields]
+        wanted += [(other if name in bring else over.view, name, kind) for name, kind in used]
+        wanted += [(over.view, over.join.local, None), (other, over.join.foreign, None)] if over.join else []
+    for lookup in view.lookups:
+        pairs = zip(bases[lookup.view].view.key, lookup.by, strict=False)
+        wanted += [(lookup.view, theirs, own.get(mine)) for theirs, mine in pairs]
+        fields = [field for field in view.fields if field.source == lookup.name and field.name not in view.key]
+        wanted += [(lookup.view, field.field, own.get(field.name)) for field in fields]
+    return all(_has(bases[base], name, kind) for base, name, kind in wanted)
+
+
+def _figure_kind(measure: Measure, own: Mapping[str, Any]) -> Any:
+    return None if measure.function in ("count", "distinct") else own.get(measure.name)
+
+
+def _has(shape: Shape, name: str, kind: Any) -> bool:
+    column = next((column for column in shape.columns if column.name == name), None)
+    return column is not None and kind in (None, (column.kind, column.scale))
 
 
 def in_order(nodes: Nodes, names: Iterable[str]) -> list[str]:

@@ -5,29 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bus.views.aggregates import Aggregate
 from bus.views.builder import Builder, Place
 from bus.views.catalogue import Shape
+from bus.views.enrolment import Enrolment
 
 
 @dataclass(eq=False, slots=True)
 class Held:
     """A view that this worker builds, with the shape that its tables have. ``positions``: next offset to apply, by
-    place; ``targets``: ends seen at the start, which make it live; ``builder`` is None for an aggregate, ``aggregate``
-    for all others. ``reading``: whether a reader may feed it; ``careful``: whether its next batch is tried in a process
-    of its own first; ``reason``: why an aggregate could not be computed."""
+    place; ``targets``: ends seen at the start, which make it live; ``builder`` is None for an aggregate,
+    ``enrolment`` for a view that reads no others. ``reading``: whether a reader may feed it; ``careful``: whether its
+    next batch is tried in a process of its own first."""
 
     shape: Shape
     epoch: int
     builder: Builder | None = None
-    aggregate: Aggregate | None = None
+    enrolment: Enrolment | None = None
     positions: dict[Place, int] = field(default_factory=dict)
     targets: dict[Place, int] = field(default_factory=dict)
     ids: Mapping[str, str] = field(default_factory=dict)
     reading: bool = False
     live: bool = False
     careful: bool = False
-    reason: str = ""
 
     @property
     def name(self) -> str:
@@ -37,10 +36,6 @@ class Held:
     def shadow(self) -> bool:
         """Whether it is built beside a view of another name."""
         return "+" in self.name
-
-    def outdated(self, shapes: Mapping[str, Shape]) -> bool:
-        """Whether this is an aggregate over a view that has another shape by now."""
-        return self.aggregate is not None and self.aggregate.outdated(shapes)
 
     @property
     def topics(self) -> frozenset[str]:

@@ -25,6 +25,7 @@ from bus.views.builder import CrashPoint, Place
 from bus.views.catalogue import Shape
 from bus.views.changes import InPlace, comparable, plan
 from bus.views.comparing import Comparison, compare
+from bus.views.followed import follow_swap, lock_reads
 from bus.views.generation import note
 from bus.views.held import Held
 from bus.views.lease import Leases
@@ -250,9 +251,12 @@ class Rebuilds:
 
     def _lock(self, connection: Connection, view: str) -> None:
         """What views that this one reads need before a swap."""
+        lock_reads(connection, view)
 
     def _carry(self, connection: Connection, shape: Shape) -> None:
         """What views computed from this one need after a swap."""
+        name = shape.view.name
+        follow_swap(connection, self._engine, name, shadow=name + NEXT, replaced=name + OLD)
 
     # --- ending ---
 

@@ -19,12 +19,12 @@ from bus.core.names import without_generation
 from bus.errors import BrokerUnavailable, BusError, Fenced, Unavailable, UnknownEntity
 from bus.infra.database import translated_errors
 from bus.infra.kafka import Admin, KafkaConnection
-from bus.views.aggregates import Aggregate
 from bus.views.applied import applied_shape
 from bus.views.beat import note_ends
 from bus.views.builder import Builder, CrashPoint, Place
 from bus.views.catalogue import Declarations, Shape, shape_of, shapes
 from bus.views.defects import report
+from bus.views.enrolment import Enrolment
 from bus.views.generation import prepare, remove, set_state, start_positions
 from bus.views.held import Held
 from bus.views.holes import known_ids, reason_to_stop
@@ -182,15 +182,14 @@ class Roster:
         if state is not None:
             self._rebuilds.follow(held, shape, state, self._asked.get(name))
             held = self.held.get(name, held)
-        if held.aggregate is not None:
-            self._refresh(held, held.aggregate)
-        elif not held.reading and not held.targets and held.builder is not None:
+        self._refresh(held)
+        if not held.reading and not held.targets and held.builder is not None:
             self.start(held)
 
     def _is_outdated(self, held: Held, shape: Shape) -> bool:
-        """Whether an aggregate, or a view that it reads, has another shape by now."""
-        changed = held.shape.fingerprint != shape.fingerprint or held.outdated(self.applied)
-        return held.aggregate is not None and changed and self._computable(shape)
+        """Whether an aggregate has another shape by now."""
+        changed = held.shape.fingerprint != shape.fingerprint
+        return held.builder is None and changed and self._computable(shape)
 
     def _computable(self, shape: Shape) -> bool:
         """Whether the tables that are there have what an aggregate needs: a view that it reads may be built anew."""
@@ -202,30 +201,21 @@ class Roster:
             return False
         return True
 
-    def _refresh(self, held: Held, aggregate: Aggregate) -> None:
-        """An aggregate that cannot be computed says so, and is tried again with each tick: data may change."""
-        try:
-            aggregate.refresh()
-        except (Fenced, Unavailable):
-            raise
-        except Exception as error:
-            reason = f"its figures could not be computed: {type(error).__name__}"
-            if held.reason != reason:
-                report("aggregate_failed", error, view=held.name)
-                set_state(self._engine, held.name, held.epoch, "stopped", reason)
-            held.reason = reason
-        else:
-            held.reason = ""
+    def _refresh(self, held: Held) -> None:
+        """A view computed from others is filled where nobody keeps it up to date."""
+        if held.enrolment is not None and held.enrolment.refresh():
+            held.live = False
 
     def take(self, shape: Shape, epoch: int) -> Held:
         """Builds the view of that shape under that epoch from now on, with tables that are made if they are missing."""
-        prepare(self._engine, shape, epoch)
+        if shape.contracts:  # an aggregate's tables are made when they are filled
+            prepare(self._engine, shape, epoch)
         with translated_errors(), self._engine.connect() as connection:
             crashes = connection.scalar(sa.select(VIEW.c.crashes).where(VIEW.c.name == shape.view.name)) or 0
         held = Held(shape, epoch, careful=crashes >= MAX_CRASHES)
-        if shape.view.kind == "aggregate":
-            held.aggregate = Aggregate(self._engine, shape, self.applied, epoch, crash_point=self._crash)
-        else:
+        if shape.view.reads:
+            held.enrolment = Enrolment(self._engine, shape, epoch, crash_point=self._crash)
+        if shape.contracts:
             held.builder = Builder(self._engine, shape, epoch, crash_point=self._crash)
         with self._guard:
             before, self.held[shape.view.name] = self.held.get(shape.view.name), held
@@ -237,6 +227,9 @@ class Roster:
 
     def start(self, held: Held) -> None:
         """Finds where to read from. What the topic no longer has and the view does not have either is never skipped."""
+        self._refresh(held)
+        if held.enrolment is not None and not held.enrolment.is_kept():
+            return  # a view that it looks up has no tables yet
         admin = self._connected()
         starts, ends = admin.start_offsets(held.topics), admin.end_offsets(held.topics)
         if {topic for topic, _ in ends} != held.topics:
@@ -268,7 +261,7 @@ class Roster:
 
     def _mark_live(self) -> None:
         for held in list(self.held.values()):
-            if held.builder is not None and not held.live and held.caught_up:
+            if held.builder is not None and not held.live and held.caught_up and self._reads_live(held):
                 try:
                     set_state(self._engine, held.name, held.epoch, "live")
                 except Fenced:
@@ -276,6 +269,11 @@ class Roster:
                     continue
                 held.live = True
                 log.info("view_live", view=held.name)
+
+    def _reads_live(self, held: Held) -> bool:
+        """Whether the views looked up are live."""
+        states = [self._states.get(name) for name in held.shape.view.reads]
+        return all(state is not None and state.state == "live" for state in states)
 
     def _read_declarations(self) -> None:
         declared = self._declarations.all()

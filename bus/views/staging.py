@@ -21,8 +21,13 @@ def load(connection: Connection, table: sa.Table, columns: Mapping[str, pa.Array
     if connection.dialect.name == "postgresql":
         _copy(connection, table, pa.record_batch(arrays, names=names))
     else:
-        statement = str(sa.insert(table).compile(dialect=connection.dialect))
-        connection.exec_driver_sql(statement, list(zip(*(as_sqlite(array) for array in arrays), strict=True)))
+        load_by(connection, str(sa.insert(table).compile(dialect=connection.dialect)), arrays)
+
+
+def load_by(connection: Connection, statement: str, arrays: Sequence[pa.Array]) -> int:
+    """SQLite: runs the statement once for each row of the columns, which are its parameters; rows it changed."""
+    rows = list(zip(*(as_sqlite(array) for array in arrays), strict=True))
+    return connection.exec_driver_sql(statement, rows).rowcount
 
 
 def _copy(connection: Connection, table: sa.Table, batch: pa.RecordBatch) -> None:

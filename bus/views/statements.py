@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.compiler import compiles
 
 from bus.views.tables import LIVE, ORDER, VERSION, Layout, Records, table_name
 
@@ -35,12 +36,13 @@ class MergeStatements:
     def __init__(self, records: Records, touched: sa.Table, dialect: str, suffix: str) -> None:
         self.stage = temporary(
             table_name(f"s_{records.table.name}", suffix),
-            [sa.Column(column.name, column.type) for column in records.table.columns],
+            [sa.Column(column.name, column.type) for column in records.stored],
             dialect,
         )
         self._records, self._table = records, records.table
         self._joined = sa.and_(*(self._table.c[name] == self.stage.c[name] for name in records.key))
         self.merge = self._merge(dialect)
+        self.direct = self._direct() if dialect == "sqlite" and not records.group else ""
         self.versions = sa.select(
             *(self.stage.c[name].label(f"new{name}") for name in VERSION),
             *(self._table.c[name] for name in ORDER),
@@ -49,22 +51,31 @@ class MergeStatements:
         self.overtaken = self.overtaken.where(newer(self._table, self.stage))
         if records.group:
             self.old_keys, self.new_keys = self._old_keys(touched, dialect), self._new_keys(touched, dialect)
-            self.null_keys = self._null_keys()
+            self.changes = self._changes()
         else:
             self.staged_keys = _insert_keys(touched, sa.select(*(self.stage.c[name] for name in records.key)), dialect)
 
     def _merge(self, dialect: str) -> Insert:
         """The staged records, where they are newer than what there is; sorted, so that lock order is one (K4)."""
-        names = [column.name for column in self._table.columns]
+        names = [column.name for column in self._records.stored]
         key = [self.stage.c[name] for name in self._records.key]
         insert = insert_into(self._table, dialect)
         insert = insert.from_select(names, sa.select(self.stage).where(sa.true()).order_by(*key))
+        return self._where_newer(insert).execution_options(preserve_rowcount=True)
+
+    def _where_newer(self, insert: Insert) -> Insert:
+        names = [column.name for column in self._records.stored]
         return insert.on_conflict_do_update(
             index_elements=list(self._records.key),
             set_={name: insert.excluded[name] for name in names if name not in self._records.key},
             where=sa.tuple_(*(insert.excluded[name] for name in ORDER))
             > sa.tuple_(*(self._table.c[name] for name in ORDER)),
-        ).execution_options(preserve_rowcount=True)
+        )
+
+    def _direct(self) -> str:
+        """SQLite: the merge of one record, its columns in the order of ``stored``."""
+        insert = sqlite.insert(self._table).values({column.name: None for column in self._records.stored})
+        return str(self._where_newer(insert).compile(dialect=sqlite.dialect()))
 
     def _group(self, table: sa.Table) -> list[sa.ColumnElement[Any]]:
         return [table.c[name] for name in self._records.group]
@@ -82,27 +93,30 @@ class MergeStatements:
         return _insert_keys(touched, found, dialect)
 
     def _new_keys(self, touched: sa.Table, dialect: str) -> Insert:
-        """View keys that live records are about to have."""
+        """View keys of the staged live records. Late ones are among them: to look at a row for nothing changes nothing
+        and costs less than finding them out."""
         group = self._group(self.stage)
-        found = (
-            sa.select(*group)
-            .select_from(self.stage.outerjoin(self._table, self._joined))
-            .where(self._wins(), self.stage.c[LIVE].is_(True), *(part.is_not(None) for part in group))
-        )
+        found = sa.select(*group).where(self.stage.c[LIVE].is_(True), *(part.is_not(None) for part in group))
         return _insert_keys(touched, found, dialect)
 
     def _wins(self) -> sa.ColumnElement[bool]:
         return sa.or_(self._table.c[VERSION[0]].is_(None), newer(self.stage, self._table))
 
-    def _null_keys(self) -> sa.Select[Any]:
-        """By how much the number of live records without a view key is about to change."""
+    def _changes(self) -> sa.Select[Any]:
+        """By how much the number of live records without a view key is about to change (``null_keys``), and how many
+        live records are about to leave the view key they have (``leaving``)."""
 
         def without(table: sa.Table) -> sa.ColumnElement[int]:
             missing = sa.or_(sa.false(), *(part.is_(None) for part in self._group(table)))
             return sa.case((sa.and_(table.c[LIVE].is_(True), missing), 1), else_=0)
 
-        change = sa.func.coalesce(sa.func.sum(without(self.stage) - without(self._table)), 0)
-        return sa.select(change).select_from(self.stage.outerjoin(self._table, self._joined)).where(self._wins())
+        pairs = zip(self._group(self._table), self._group(self.stage), strict=True)
+        moves = sa.or_(self.stage.c[LIVE].is_(False), *(old.is_distinct_from(new) for old, new in pairs))
+        leaves = sa.case((sa.and_(self._table.c[LIVE].is_(True), moves), 1), else_=0)
+        change = sa.func.coalesce(sa.func.sum(without(self.stage) - without(self._table)), 0).label("null_keys")
+        leaving = sa.func.coalesce(sa.func.sum(leaves), 0).label("leaving")
+        joined = self.stage.outerjoin(self._table, self._joined)
+        return sa.select(change, leaving).select_from(joined).where(self._wins())
 
 
 def _insert_keys(touched: sa.Table, found: sa.Select[Any], dialect: str) -> Insert:
@@ -117,9 +131,32 @@ def touched_keys(layout: Layout, dialect: str, suffix: str) -> sa.Table:
     return temporary(table_name(f"t_{layout.shape.view.name}", suffix), columns, dialect)
 
 
+class _Driving(sa.ColumnElement[Any]):
+    """A column of the table to begin a join with. SQLite, which keeps no statistics of temporary tables, would begin
+    with the larger one and go through all its records for each batch; a plus forbids it the other table's index."""
+
+    inherit_cache = True
+
+    def __init__(self, column: sa.ColumnElement[Any]) -> None:
+        self.column, self.type = column, column.type
+
+    def get_children(self, **_: Any) -> tuple[sa.ColumnElement[Any]]:
+        return (self.column,)
+
+
+@compiles(_Driving)
+def _plain(element: _Driving, compiler: Any, **options: Any) -> str:
+    return str(compiler.process(element.column, **options))
+
+
+@compiles(_Driving, "sqlite")
+def _with_plus(element: _Driving, compiler: Any, **options: Any) -> str:
+    return f"+{compiler.process(element.column, **options)}"
+
+
 def on_group(touched: sa.Table, table: sa.FromClause, group: Sequence[str]) -> sa.ColumnElement[bool]:
     """Whether these columns of ``table`` hold the touched view key."""
-    return sa.and_(*(table.c[name] == column for name, column in zip(group, touched.columns, strict=True)))
+    return sa.and_(*(table.c[name] == _Driving(column) for name, column in zip(group, touched.columns, strict=True)))
 
 
 def best_records(records: Records, touched: sa.Table) -> sa.Subquery:
@@ -146,6 +183,7 @@ class RowStatements:
         self.touched = touched
         best = [best_records(records, touched) for records in layout.records]
         self.upsert = self._upsert(layout, best, dialect)
+        self.upserts = [self._of_source(layout, *pair, dialect) for pair in zip(layout.records, best, strict=True)]
         self.delete = self._delete(layout)
 
     def _upsert(self, layout: Layout, best: Sequence[sa.Subquery], dialect: str) -> Insert:
@@ -158,6 +196,18 @@ class RowStatements:
         present = sa.or_(sa.false(), *(subquery.c.place.is_not(None) for subquery in best))
         found = sa.select(*self.touched.columns, *shown.values()).select_from(source)
         found = found.where(present).order_by(*self.touched.columns)
+        insert = insert_into(layout.rows, dialect).from_select([*key, *shown], found)
+        if not shown:
+            return insert.on_conflict_do_nothing()
+        changes = {name: insert.excluded[name] for name in shown}
+        return insert.on_conflict_do_update(index_elements=list(key), set_=changes)
+
+    def _of_source(self, layout: Layout, records: Records, best: sa.Subquery, dialect: str) -> Insert:
+        """What one source shows, where it has a live record; what other sources show stays. Right for a batch of this
+        source in which no record leaves its view key: half the work of computing whole rows."""
+        key, shown = layout.shape.view.key, [name for name, _ in records.shown]
+        found = sa.select(*(best.c[column.name] for column in self.touched.columns), *(best.c[name] for name in shown))
+        found = found.where(sa.true()).order_by(*(best.c[column.name] for column in self.touched.columns))
         insert = insert_into(layout.rows, dialect).from_select([*key, *shown], found)
         if not shown:
             return insert.on_conflict_do_nothing()

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from bus.core.contracts import Contract, FieldContract, Kind
 from bus.core.views import Source
 from bus.views.catalogue import Shape
+from bus.views.groups import key_columns, state_columns
 from bus.views.values import sql_type
 
 VERSION: Final = ("_v1", "_v2", "_v3")
@@ -52,6 +53,12 @@ class Records:
     group: tuple[str, ...]
     rank: tuple[str, ...]
     shown: tuple[tuple[str, str], ...]
+
+    @property
+    def stored(self) -> list[sa.Column[Any]]:
+        """The columns that events fill: not those that a look-up brings."""
+        filled = {cell.column for cell in self.cells}
+        return [column for column in self.table.columns if column.name in filled or column.name.startswith("_")]
 
     def fields(self, columns: tuple[str, ...]) -> tuple[str, ...]:
         """The contract's fields that fill these columns."""
@@ -128,7 +135,12 @@ def row_table(shape: Shape, metadata: sa.MetaData | None = None) -> sa.Table:
         for column in shape.columns
     ]
     hidden = _bookkeeping() if is_one_level(shape) else []
-    return sa.Table(table_name(f"v_{shape.view.name}"), metadata or sa.MetaData(), *columns, *hidden)
+    if not keyed:
+        hidden = [*key_columns(shape, primary=True), *state_columns(shape)]
+    table = sa.Table(table_name(f"v_{shape.view.name}"), metadata or sa.MetaData(), *columns, *hidden)
+    for lookup in shape.view.lookups:
+        sa.Index(table_name("i", table.name, lookup.name), *(table.c[name] for name in lookup.by))
+    return table
 
 
 def live_rows(table: sa.FromClause) -> sa.ColumnElement[bool]:
@@ -180,7 +192,8 @@ def _row_records(shape: Shape, rows: sa.Table) -> Records:
     """The rows table as the records of the view's only source."""
     source, contract = shape.view.sources[0], shape.contracts[0]
     fields = dict(zip(shape.view.key, source.key, strict=True))
-    fields |= {field.name: field.field for field in shape.view.fields if field.name not in shape.view.key}
+    shown = [field for field in shape.view.fields if field.source == source.name]
+    fields |= {field.name: field.field for field in shown if field.name not in shape.view.key}
     cells = tuple(
         Cell(column, _field(contract, name), _scale(_field(contract, name))) for column, name in fields.items()
     )

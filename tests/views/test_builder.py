@@ -18,9 +18,9 @@ from views_world import BY_RESULT, INSPECTION, INSPECTIONS, LICENCE, VIEW, Fixed
 from bus.core.declarations import parse_view
 from bus.errors import Fenced
 from bus.infra.database import open_database
-from bus.views.aggregates import Aggregate
 from bus.views.builder import Builder
 from bus.views.catalogue import Shape, shape_of
+from bus.views.enrolment import Enrolment
 from bus.views.generation import prepare
 from bus.views.lease import Leases
 from bus.views.store import QUARANTINE, ViewStore
@@ -100,7 +100,7 @@ class World:
             for name in ("position", "quarantine", *self.tables()):
                 connection.execute(sa.delete(sa.table(name)))
             zero = dict.fromkeys(("seq", "applied", "stale_dropped", "null_key", "quarantined"), 0)
-            connection.execute(sa.update(VIEWS).values(**zero, state="building", bases="{}"))
+            connection.execute(sa.update(VIEWS).values(**zero, state="building", bases="{}", dependents="{}"))
         return self.made
 
     def tables(self) -> list[str]:
@@ -169,7 +169,7 @@ class ViewContract:
         for event in drawn:
             topics.append(event)
         feed(world.builders(), topics, random.Random(1))
-        aggregate = Aggregate(world.engine, world.shapes["by_result"], world.shapes, world.epochs["by_result"])
+        aggregate = Enrolment(world.engine, world.shapes["by_result"], world.epochs["by_result"])
         assert aggregate.refresh()
         rows = {
             n: fold(world.shapes[n].view, REGISTRY.contracts, topics.events) for n in ("food_business", "inspections")
