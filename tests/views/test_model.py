@@ -217,7 +217,7 @@ def test_both_databases_are_the_fold_at_every_commit(engines: list[Engine], full
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=400 if full_length else 25,
+            max_examples=400 if full_length else 15,
             stateful_step_count=20 if full_length else 10,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
 from kafka import KafkaProducer
 from run_worker import WorkerProcess
 from views_world import FixedRegistry, Topics, demo_schemas, demo_views
@@ -17,7 +18,7 @@ from bus.contracts.registry import Registry
 from bus.infra.database import open_database
 from bus.infra.kafka import Admin, KafkaConnection
 from bus.views.catalogue import Declarations, Shape, shapes
-from bus.views.store import ViewStore
+from bus.views.store import VIEW, ViewStore
 from bus.views.verify import Event, dump, dump_rows, fold
 from bus.views.waiting import wait
 
@@ -108,6 +109,12 @@ class Bus:
         for name, shape in self.shapes.items():
             if shape.contracts:
                 assert self.dump(name) == self.expected(name), name
+
+    def signs(self) -> dict[str, tuple[int, int]]:
+        """The epoch and the number of the last sign of life of each view's builder."""
+        with self.engine.connect() as connection:
+            rows = connection.execute(sa.select(VIEW.c.name, VIEW.c.epoch, VIEW.c.beat)).all()
+        return {row.name: (row.epoch, row.beat) for row in rows}
 
     def output(self) -> str:
         return "\n".join(path.read_text(errors="replace")[-3_000:] for path in sorted(self.logs.glob("worker-*.log")))
