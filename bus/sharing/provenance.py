@@ -28,6 +28,15 @@ class Event:
         return self.entity.partition(".")[0]
 
     @property
+    def time(self) -> dt.datetime | None:
+        """When it happened, as it says itself; None where it says nothing that can be read."""
+        try:
+            found = dt.datetime.fromisoformat(self.header("ce_time") or "")
+        except ValueError:
+            return None
+        return found if found.tzinfo is not None else None
+
+    @property
     def appended(self) -> dt.datetime | None:
         """When it reached the topic."""
         return instant(self.stored.appended_ms * 1_000) if self.stored else None
