@@ -19,8 +19,10 @@ from bus.cli.asking import ask_around
 from bus.cli.output import console, read_schema, read_yaml
 from bus.cli.steps import Bar, Steps
 from bus.core.contracts import parse_contract
+from bus.core.declarations import parse_view
 from bus.errors import BusError, ViewRebuilding
 from bus.settings import CHECKOUT
+from bus.views.shapes import ordered
 from bus.wiring.site import Site
 from bus.wiring.stack import child_environment, start
 from bus.wiring.viewing import view_rows, wait_for_views
@@ -61,10 +63,10 @@ def _declare(site: Site, api: Api, steps: Steps) -> None:
     contracts = [(parse_contract(schema), schema) for schema in map(read_schema, sorted(schemas.glob("*/*.avsc")))]
     for contract, schema in contracts:
         api.post(f"/registry/subjects/{contract.subject}/versions", {"schema": orjson.dumps(schema).decode()})
-    views = [read_yaml(path) for path in sorted((schemas / "views").glob("*.yaml"))]
-    # aggregates last: they name views that must be there
-    for view in sorted(views, key=lambda doc: doc.get("kind") == "aggregate"):
-        api.put(f"/v1/declarations/{view['view']}", view)
+    documents = [read_yaml(path) for path in sorted((schemas / "views").glob("*.yaml"))]
+    views = {view.name: view for view in map(parse_view, documents)}
+    for name, view in ordered(views):  # those that others read first
+        api.put(f"/v1/declarations/{name}", view.document)
     steps.say(f"  {len(contracts)} contracts, {len(views)} views")
 
 
