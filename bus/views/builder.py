@@ -7,28 +7,26 @@ lease writes nothing. What was applied already is dropped by position, so a repe
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from bus.contracts.quarantine import Quarantined, put
 from bus.errors import DependentsChanged, Fenced
 from bus.infra.database import translated_errors, write
-from bus.views.batches import Batch, Integers
+from bus.views.batches import Batch
 from bus.views.catalogue import Shape
 from bus.views.dependents import Dependents
 from bus.views.disagreement import disagreement
 from bus.views.followers import Follower
 from bus.views.history import Keeper, knowing
-from bus.views.newest import Newest, newest, overtaken, selected, stale, without_sequence
-from bus.views.staging import load, load_by
+from bus.views.merging import Counts, Merging
+from bus.views.newest import newest, selected, without_sequence
 from bus.views.statements import MergeStatements, RowStatements, insert_into, touched_keys
 from bus.views.store import POSITION, QUARANTINE, VIEW, Position, read_positions
-from bus.views.tables import LIVE, PARTITION, VERSION, Records, layout
+from bus.views.tables import layout
 
 Place = tuple[str, int]
 CrashPoint = Callable[[str], None]
@@ -42,16 +40,6 @@ class Outcome:
     seq: int
     positions: dict[Place, int]
     gaps: frozenset[Place] = frozenset()
-
-
-@dataclass(slots=True)
-class _Counts:
-    applied: int = 0
-    stale_dropped: int = 0
-    null_key: int = 0
-    quarantined: int = 0
-    leaving: int = 0
-    sources: set[int] = field(default_factory=set)
 
 
 def no_crash(_point: str) -> None:
@@ -86,9 +74,9 @@ class Builder:
         self._followers = [*own, *followers, self._dependents]
         self._rows = None if self._layout.one_level else RowStatements(self._layout, self._touched, dialect)
         self._merges = [
-            (records, MergeStatements(records, self._touched, dialect, suffix)) for records in self._layout.records
+            Merging(place, records, MergeStatements(records, self._touched, dialect, suffix), crash_point)
+            for place, records in enumerate(self._layout.records)
         ]
-        self._staged: set[str] = set()
 
     @property
     def shape(self) -> Shape:
@@ -113,7 +101,7 @@ class Builder:
         self._crash("begun")
         self._make_temporary(connection)
         positions = {(p.topic, p.partition): p for p in read_positions(connection, self._shape.view.name)}
-        counts, gaps = _Counts(), set[Place]()
+        counts, gaps = Counts(), set[Place]()
         for batch in batches:
             place = (batch.topic, batch.partition)
             position = positions.get(place) or Position(batch.topic, batch.partition, 0, None)
@@ -130,7 +118,7 @@ class Builder:
         self._finish(connection, [positions[place] for place in positions if place not in gaps], counts)
         return Outcome(seq, {place: position.next_offset for place, position in positions.items()}, frozenset(gaps))
 
-    def _write_rows(self, connection: Connection, rows: RowStatements, counts: _Counts) -> None:
+    def _write_rows(self, connection: Connection, rows: RowStatements, counts: Counts) -> None:
         """The rows of the touched keys. Rows go, and columns become empty, only where a record left its key."""
         if not counts.leaving and len(counts.sources) == 1:
             connection.execute(rows.upserts[counts.sources.pop()])
@@ -142,9 +130,10 @@ class Builder:
 
     def _make_temporary(self, connection: Connection) -> None:
         """Temporary tables live as long as the connection, which the pool may have changed."""
-        self._staged.clear()
         needed = self._needs_touched()
-        tables = [merge.stage for _, merge in self._merges] + ([self._touched] if needed else [])
+        for merging in self._merges:
+            merging.begin(connection.dialect.name)
+        tables = [merging.stage for merging in self._merges] + ([self._touched] if needed else [])
         for table in tables:
             connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
         if needed and connection.dialect.name != "postgresql":
@@ -153,7 +142,7 @@ class Builder:
     def _needs_touched(self) -> bool:
         return self._rows is not None or any(follower.wants_rows for follower in self._followers)
 
-    def _one_batch(self, connection: Connection, batch: Batch, position: Position, counts: _Counts) -> Position:
+    def _one_batch(self, connection: Connection, batch: Batch, position: Position, counts: Counts) -> Position:
         refused = list(batch.refused)
         lacking, sequenced = without_sequence(batch, position.sequenced)
         if lacking.any():
@@ -170,59 +159,15 @@ class Builder:
             self._merge(connection, batch, counts)
         return _reached(batch, position, sequenced)
 
-    def _merge(self, connection: Connection, batch: Batch, counts: _Counts) -> None:
-        found = newest(batch)
-        late = 0
-        for index, (records, merge) in enumerate(self._merges):
-            if records.contract.topic != batch.topic:
-                continue
-            direct = merge.direct and found.ordered and not self._needs_touched()
-            if not direct:
-                self._stage(connection, merge, _columns(records, batch, found.events))
-                self._crash("staged")
-            for follower in self._followers:
-                follower.events(connection, records, batch)
-            if not found.ordered:
-                rows = connection.execute(merge.versions).all()
-                late = stale(batch, found, {tuple(row[:3]): tuple(row[3:]) for row in rows})
-            if self._rows is not None:
-                null_keys, leaving = connection.execute(merge.changes).one()
-                if leaving:
-                    connection.execute(merge.old_keys)
-                connection.execute(merge.new_keys)
-                counts.null_key, counts.leaving = counts.null_key + null_keys, counts.leaving + leaving
-                counts.sources.add(index)
-            elif self._needs_touched():
-                connection.execute(merge.staged_keys)
-            if direct:
-                merged = self._merged_directly(connection, records, merge, batch, found)
-            else:
-                merged = connection.execute(merge.merge).rowcount
-            self._crash("merged")
-            if found.ordered and merged < len(found.events):
-                late = overtaken(found, batch, list(connection.execute(merge.overtaken).scalars()))
+    def _merge(self, connection: Connection, batch: Batch, counts: Counts) -> None:
+        found, late, touching = newest(batch), 0, self._needs_touched()
+        for merging in self._merges:
+            if merging.topic == batch.topic:
+                late = merging.merge(connection, batch, found, counts, followers=self._followers, touching=touching)
         counts.applied += len(batch) - late
         counts.stale_dropped += late
 
-    def _stage(self, connection: Connection, merge: MergeStatements, columns: dict[str, pa.Array]) -> None:
-        if merge.stage.name in self._staged or connection.dialect.name != "postgresql":
-            connection.execute(sa.delete(merge.stage))
-        self._staged.add(merge.stage.name)
-        load(connection, merge.stage, columns)
-
-    def _merged_directly(
-        self, connection: Connection, records: Records, merge: MergeStatements, batch: Batch, found: Newest
-    ) -> int:
-        """Without a stage, which on SQLite is a third of the writing, where nobody asks what the stage could answer.
-        Sorted by key, so that neighbours in the table are written together; returns how many records were newer."""
-        events = found.events[_by_key(records, batch, found.events)]
-        columns = _columns(records, batch, events)
-        merged = load_by(connection, merge.direct, [columns[column.name] for column in records.stored])
-        if merged < len(events):  # late events are counted by comparing with the stage
-            self._stage(connection, merge, columns)
-        return merged
-
-    def _finish(self, connection: Connection, positions: Sequence[Position], counts: _Counts) -> None:
+    def _finish(self, connection: Connection, positions: Sequence[Position], counts: Counts) -> None:
         write_positions(connection, self._shape.view.name, positions)
         names = ("applied", "stale_dropped", "null_key", "quarantined")
         changes = {name: VIEW.c[name] + getattr(counts, name) for name in names if getattr(counts, name)}
@@ -280,28 +225,3 @@ def _reached(batch: Batch, position: Position, sequenced: bool) -> Position:
     time_ms = position.source_time_ms if batch.source_time_ms is None else batch.source_time_ms
     known = position.known_ms if batch.known is None or not len(batch) else int(batch.known[-1])
     return Position(batch.topic, batch.partition, next_offset, time_ms, sequenced, end_offset, complete, known)
-
-
-def _by_key(records: Records, batch: Batch, events: Integers) -> Integers:
-    """The order of these events by their keys."""
-    fields, chosen = records.fields(records.key), pa.array(events)
-    keys = pa.table({name: batch.columns[name].take(chosen) for name in fields})
-    found: Integers = pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in fields]).to_numpy()
-    return found
-
-
-def _columns(records: Records, batch: Batch, events: Integers) -> dict[str, pa.Array]:
-    """The newest events as columns of the records table."""
-    every = np.array_equal(events, np.arange(len(batch)))
-    chosen = pa.array(events)
-
-    def taken(array: pa.Array) -> pa.Array:
-        return array if every else array.take(chosen)
-
-    columns = {cell.column: taken(batch.columns[cell.field.name]) for cell in records.cells}
-    columns |= {
-        name: taken(pa.array(values))
-        for name, values in zip(VERSION, (batch.stated, batch.sequence, batch.offsets), strict=True)
-    }
-    partition = pa.array(np.full(len(events), batch.partition, np.int32))
-    return {**columns, LIVE: taken(pa.array(batch.live)), PARTITION: partition}
