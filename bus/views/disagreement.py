@@ -3,13 +3,13 @@ transaction that applies the events.
 
 The authoritative value is the one that the row shows; the other one is of its own source's best record of that key. A
 discrepancy is open while both are there and differ in any byte; with ``compare: folded``, in more than upper and lower
-case and white space. What is open, and with which values, follows from the
-events alone, in whatever order sources were read and however their events were cut into batches.
+case and white space. What is open, and with which values, follows from the events alone, in whatever order sources were
+read and however their events were cut into batches.
 
 ``opened_ms`` and the place beside it are those of an event: of the two records that disagree the one that came last, if
 it is of this transaction; otherwise (a record above it was deleted or moved away) the transaction's last event.
 ``closed_ms`` is when the last event of the closing transaction reached its topic. A disagreement that begins and ends
-within one transaction leaves no trace.
+within one transaction leaves no trace, so a rebuild, which makes the discrepancies anew, may have fewer closed ones.
 """
 
 from __future__ import annotations

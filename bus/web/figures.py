@@ -28,24 +28,26 @@ class _Views(Collector):
         self._views, self._quarantined, self._shapes, self._promises = views, quarantined, shapes, promises
 
     def collect(self) -> Iterable[Metric]:
-        states = self._views.states()
+        shapes = self._shapes()
+        states = {name: state for name, state in self._views.states().items() if name in shapes}
         yield _family("bus_view_rows", "Rows that readers can see", states, lambda state: state.rows)
         yield _family("bus_view_live", "1 if the view is answered", states, lambda state: state.state == "live")
         yield _family("bus_view_seq", "Transactions of the view", states, lambda state: state.seq)
-        yield from self._by_source()
+        yield _rebuilding(states)
+        yield from self._by_source(shapes)
         broken = GaugeMetricFamily("bus_freshness_broken", "1 if no event came in the promised time", labels=["entity"])
         for entity, promise in self._promises().items():
             broken.add_metric([entity], float(promise.broken))
         yield broken
         yield GaugeMetricFamily("bus_quarantine_events", "Events set aside", value=self._quarantined())
 
-    def _by_source(self) -> Iterable[Metric]:
+    def _by_source(self, shapes: Mapping[str, Shape]) -> Iterable[Metric]:
         """NaN for what is not known yet."""
         labels = ["view", "source"]
         lag = GaugeMetricFamily("bus_view_lag_events", "Events known to wait", labels=labels)
         behind = GaugeMetricFamily("bus_view_freshness_seconds", "Seconds behind a source", labels=labels)
         age = GaugeMetricFamily("bus_view_event_age_seconds", "Seconds since the newest event", labels=labels)
-        now_ms, shapes = int(time.time() * 1_000), self._shapes()
+        now_ms = int(time.time() * 1_000)
         for name, shape in shapes.items():
             for source in by_source(shape, shapes, self._views.positions, now_ms):
                 labelled, seconds = [name, source.source], source.age_s(now_ms)
@@ -53,6 +55,16 @@ class _Views(Collector):
                 behind.add_metric(labelled, source.behind_s if math.isfinite(source.behind_s) else math.nan)
                 age.add_metric(labelled, math.nan if seconds is None else seconds)
         return lag, behind, age
+
+
+def _rebuilding(states: Mapping[str, ViewState]) -> Metric:
+    """Of each view that is being built anew beside itself the share of events that is applied."""
+    family = GaugeMetricFamily("bus_view_rebuild_ratio", "Share of events applied by a rebuild", labels=["view"])
+    for view, state in states.items():
+        known = state.rebuild or {}
+        if known.get("state") == "building":
+            family.add_metric([view], known.get("events", 0) / max(known.get("of") or 0, 1))
+    return family
 
 
 def _family(name: str, text: str, states: Mapping[str, ViewState], value: Callable[[ViewState], float]) -> Metric:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import httpx2
@@ -10,7 +11,7 @@ import sqlalchemy as sa
 from served_world import World
 
 from bus.governance.promises.store import Promise
-from bus.views.store import POSITION
+from bus.views.store import POSITION, VIEW
 
 NEWEST_MS = 1_700_000_000_000
 
@@ -74,6 +75,21 @@ def test_metrics_by_source(world: World) -> None:
     lines = [line for line in text.splitlines() if line.startswith("bus_view_event_age_seconds{")]
     ages = {line.partition("} ")[0]: float(line.partition("} ")[2]) for line in lines}
     assert ages['bus_view_event_age_seconds{source="inspection",view="food_business"'] > 1e6
+
+
+def test_a_rebuild_shows_how_far_it_is(world: World) -> None:
+    """The share of events applied while it goes on, nothing before and after; what is built beside is no view."""
+    name, ratio = VIEW.c.name, 'bus_view_rebuild_ratio{view="complaint"} 0.25'
+    for state, shown in (("building", True), ("done", False)):
+        doc = json.dumps({"state": state, "events": 5, "of": 20})
+        with world.views.begin() as connection:
+            connection.execute(sa.update(VIEW).where(name == "complaint").values(rebuild=doc))
+            connection.execute(sa.insert(VIEW).values(name="complaint+next"))
+        text = httpx2.get(f"{world.url}/metrics").text
+        with world.views.begin() as connection:
+            connection.execute(sa.delete(VIEW).where(name == "complaint+next"))
+        assert (ratio in text) is shown
+        assert "+next" not in text
 
 
 def test_a_promise_stands_beside_its_source(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
