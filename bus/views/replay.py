@@ -6,7 +6,6 @@ what is applied meanwhile does not matter.
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -24,13 +23,14 @@ from bus.errors import ViewRebuilding
 from bus.infra.database import translated_errors
 from bus.infra.kafka import KafkaConnection
 from bus.views.catalogue import Shape
+from bus.views.graph import read_nodes, shapes_in
 from bus.views.keys import parse_key, parse_version
-from bus.views.store import QUARANTINE, VIEW, read_positions
-from bus.views.verify import Event, Row, dump_rows, fold, fold_aggregate, read_rows
+from bus.views.store import QUARANTINE, read_positions
+from bus.views.verify import Event, Row, by_key, dump_rows, fold, fold_aggregate, read_rows
 
 Place = tuple[str, int]
+LookedUp = Mapping[str, Mapping[tuple[Any, ...], Row]]
 SHOWN: Final = 10
-_TRIES: Final = 20
 _WAIT_MS: Final = 1_000
 
 
@@ -50,30 +50,29 @@ class Verification:
 
 
 async def verify_entity(views: Engine, kafka: KafkaConnection, registry: SchemaSource, shape: Shape) -> Verification:
-    """Compares an entity or history view with the fold of its events.
+    """Compares an entity or history view with the fold of its events, and of the rows it looks up as they were in the
+    same snapshot (these are other views' to verify).
 
-    Raises `ViewRebuilding` where events that the view was built from are no longer in their topic.
+    Raises `ViewRebuilding` where events that the view was built from are no longer in their topic, and while its
+    look-ups are filled again.
     """
-    positions, quarantined, rows = _snapshot(views, shape)
+    positions, quarantined, rows, looked_up = _snapshot(views, shape)
     contracts = {contract.topic: contract for contract in shape.contracts}
     reading = _events(kafka, registry, contracts, positions, quarantined)
     events = [event async for event in reading]
-    folded = fold(shape.view, {contract.id: contract for contract in shape.contracts}, events)
+    folded = fold(shape.view, {contract.id: contract for contract in shape.contracts}, events, looked_up)
     return _compared(shape, rows, folded, len(events))
 
 
-def verify_aggregate(views: Engine, shape: Shape, shapes: Mapping[str, Shape]) -> Verification:
-    """Compares an aggregate with the same figures over the rows of the views it reads, at the state that it was
-    computed from. Raises `ViewRebuilding` where these views move too fast to catch that state."""
-    with translated_errors():
-        for _ in range(_TRIES):
-            with _frozen(views) as connection:
-                if _is_current(connection, shape):
-                    bases = {name: read_rows(connection, shapes[name]) for name in shape.view.reads}
-                    rows = read_rows(connection, shape)
-                    folded = fold_aggregate(shape, shapes, bases)
-                    return _compared(shape, rows, folded, sum(map(len, bases.values())))
-    raise ViewRebuilding(view=shape.view.name)
+def verify_aggregate(views: Engine, shape: Shape) -> Verification:
+    """Compares an aggregate with the same figures over the rows of the views it reads, in one snapshot. Raises
+    `ViewRebuilding` while it is filled again."""
+    with translated_errors(), _frozen(views) as connection:
+        shapes = _read(connection, shape)
+        bases = {name: read_rows(connection, base) for name, base in shapes.items()}
+        rows = read_rows(connection, shape)
+    folded = fold_aggregate(shape, shapes, bases)
+    return _compared(shape, rows, folded, sum(map(len, bases.values())))
 
 
 def _frozen(views: Engine) -> Any:
@@ -83,19 +82,24 @@ def _frozen(views: Engine) -> Any:
     return views.execution_options(isolation_level="REPEATABLE READ").begin()
 
 
-def _is_current(connection: Connection, shape: Shape) -> bool:
-    recorded = connection.execute(sa.select(VIEW.c.bases).where(VIEW.c.name == shape.view.name)).scalar()
-    names = shape.view.reads
-    seqs = dict(connection.execute(sa.select(VIEW.c.name, VIEW.c.seq).where(VIEW.c.name.in_(names))).tuples().all())
-    return bool(recorded) and json.loads(str(recorded)) == seqs
+def _read(connection: Connection, shape: Shape) -> dict[str, Shape]:
+    """The shapes of the views that this one is computed from, as their tables are. Raises `ViewRebuilding`."""
+    nodes = read_nodes(connection)
+    own, shapes = nodes.get(shape.view.name), shapes_in(nodes, shape.view)
+    kept = own is not None and own.fingerprint == shape.fingerprint and (own.enrolled or not shape.view.reads)
+    if not kept or shapes is None:
+        raise ViewRebuilding(view=shape.view.name)
+    return shapes
 
 
-def _snapshot(views: Engine, shape: Shape) -> tuple[dict[Place, int], set[tuple[str, int, int]], list[Row]]:
+def _snapshot(views: Engine, shape: Shape) -> tuple[dict[Place, int], set[tuple[str, int, int]], list[Row], LookedUp]:
     with translated_errors(), _frozen(views) as connection:
         positions = {(at.topic, at.partition): at.next_offset for at in read_positions(connection, shape.view.name)}
         places = sa.select(QUARANTINE.c.topic, QUARANTINE.c.partition, QUARANTINE.c.offset)
         quarantined = set(connection.execute(places).tuples().all())
-        return positions, quarantined, read_rows(connection, shape)
+        others = _read(connection, shape) if shape.view.reads else {}
+        looked_up = {name: by_key(other.view, read_rows(connection, other)) for name, other in others.items()}
+        return positions, quarantined, read_rows(connection, shape), looked_up
 
 
 async def _events(

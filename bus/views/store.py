@@ -179,18 +179,17 @@ class ViewStore:
 
     def freshness(self, view: str) -> dict[str, float]:
         """Seconds that the view may be behind its topics, by source: time since it was last known to hold everything
-        there was; ``inf`` before it did for the first time. An aggregate is as far behind as the views it reads."""
+        there was; ``inf`` before it did for the first time. And by view that it reads, which it is as far behind as."""
         with translated_errors(), self._engine.connect() as connection:
             if not self._is_there(connection):
                 return {}
             row = connection.execute(sa.select(VIEW.c.bases, VIEW.c.sources).where(VIEW.c.name == view)).first()
             if row is None:
                 return {}
-            bases = json.loads(row.bases)
-            if bases:
-                return {base: max(_behind(connection, base).values(), default=0.0) for base in bases}
+            read = {base: max(_behind(connection, base).values(), default=0.0) for base in json.loads(row.bases)}
             behind = _behind(connection, view)
-            return {source: behind.get(topic, float("inf")) for source, topic in json.loads(row.sources).items()}
+            own = {source: behind.get(topic, float("inf")) for source, topic in json.loads(row.sources).items()}
+            return {name: max(own.get(name, 0.0), read.get(name, 0.0)) for name in {**own, **read}}
 
     def quarantined(self) -> int:
         """How many events are set aside in the views database (origin ``topic``)."""

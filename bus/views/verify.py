@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import sqlalchemy as sa
@@ -44,9 +45,34 @@ class Event:
     time: str | None = None
 
 
-def fold(view: View, contracts: Mapping[str, Contract], events: Iterable[Event]) -> list[Row]:
+def fold(
+    view: View,
+    contracts: Mapping[str, Contract],
+    events: Iterable[Event],
+    looked_up: Mapping[str, Mapping[tuple[Any, ...], Row]] | None = None,
+) -> list[Row]:
     """The rows of an entity or history view after these events, in no particular order. ``events``: those of one
-    partition in the order of offsets, partitions in any interleaving."""
+    partition in the order of offsets, partitions in any interleaving. ``looked_up``: by view, see `by_key`."""
+    return _looked_up(view, _own(view, contracts, events), looked_up or {})
+
+
+def by_key(view: View, rows: Iterable[Row]) -> dict[tuple[Any, ...], Row]:
+    """The rows of a view by its key."""
+    return {tuple(row[name] for name in view.key): row for row in rows}
+
+
+def _looked_up(view: View, rows: list[Row], looked_up: Mapping[str, Mapping[tuple[Any, ...], Row]]) -> list[Row]:
+    """A missing value finds nothing, and what is not found brings nulls."""
+    for lookup in view.lookups:
+        fields = [field for field in view.fields if field.source == lookup.name and field.name not in view.key]
+        for row in rows:
+            key = tuple(row[name] for name in lookup.by)
+            found = {} if None in key else looked_up[lookup.view].get(key, {})
+            row.update({field.name: found.get(field.field) for field in fields})
+    return rows
+
+
+def _own(view: View, contracts: Mapping[str, Contract], events: Iterable[Event]) -> list[Row]:
     newest = _newest(contracts, [event for event in events if event.entity in view.entities])
     rows: dict[tuple[Any, ...], Row] = {}
     ranks: dict[tuple[Any, ...], Any] = {}
@@ -137,6 +163,7 @@ def _brought(over: Over, rows: Mapping[str, Sequence[Row]]) -> Iterable[Row]:
     if over.join is None:
         return rows[over.view]
     others = {row[over.join.foreign]: row for row in rows[over.join.view]}
+    others.pop(None, None)  # a missing value finds nothing
     joined = ((row, others.get(row.get(over.join.local), {})) for row in rows[over.view])
     return [{**row, **{name: other.get(name) for name in over.join.bring}} for row, other in joined]
 
@@ -158,11 +185,21 @@ def _figure(measure: Measure, values: Sequence[Any]) -> Any:
         case "distinct":
             return len(set(present))
         case "sum":
-            return sum(present) if present else None
+            return _sum(present) if present else None
         case "min":
             return min(present, key=_ordered, default=None)
         case _:
             return max(present, key=_ordered, default=None)
+
+
+def _sum(values: Sequence[Any]) -> Any:
+    """Numbers are added exactly and rounded once, so that their order does not matter."""
+    if not isinstance(values[0], float):
+        return sum(values)
+    infinite = {value for value in values if math.isinf(value)}
+    if infinite:
+        return infinite.pop() if len(infinite) == 1 else None
+    return float(sum(map(Fraction, values)))
 
 
 def _text(value: Any) -> Any:

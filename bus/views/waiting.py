@@ -10,6 +10,7 @@ from bus.views.catalogue import Shape
 from bus.views.store import ViewStore
 
 _PAUSE_S = 0.1
+_HEALING_S = 5.0
 
 
 def wait(
@@ -34,8 +35,7 @@ def wait(
     entities = [shape for shape in views if shape.contracts]
     _until(deadline, entities, lambda shape: _applied(store, shape, ends))
     for aggregate in (shape for shape in views if not shape.contracts):
-        seqs = {name: state.seq for name, state in store.states(count=False).items()}
-        _until(deadline, [aggregate], lambda shape, seqs=seqs: _computed(store, shape, seqs))  # type: ignore[misc]
+        _until_computed(min(deadline, time.monotonic() + _HEALING_S), deadline, store, aggregate)
 
 
 def _with_what_they_read(names: Sequence[str], shapes: Mapping[str, Shape]) -> list[Shape]:
@@ -72,9 +72,14 @@ def _applied(store: ViewStore, shape: Shape, ends: Mapping[tuple[str, int], int]
     return all(at.get(place, 0) >= end for place, end in ends.items() if place[0] in topics)
 
 
-def _computed(store: ViewStore, shape: Shape, seqs: Mapping[str, int]) -> bool:
-    state = store.state(shape.view.name)
-    if not _live(store, shape) or state is None:
-        return False
-    bases = state.bases or {}
-    return all(bases.get(name, -1) >= seqs[name] for name in shape.view.reads)
+def _until_computed(healed_by: float, deadline: float, store: ViewStore, shape: Shape) -> None:
+    """An aggregate is computed in the transactions of what it reads, so it has all of that once it is live. One that
+    could not be computed is tried again by its worker, since what was just applied may have healed it."""
+    while True:
+        state = store.state(shape.view.name)
+        stopped = state is not None and state.state == "stopped"
+        if (not stopped or time.monotonic() > healed_by) and _live(store, shape):
+            return
+        if time.monotonic() > deadline:
+            raise ViewRebuilding(view=shape.view.name)
+        time.sleep(_PAUSE_S)

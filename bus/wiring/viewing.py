@@ -76,7 +76,7 @@ def verify_view(site: Site, name: str) -> Verification:
         raise UnknownView(view=name)
     views = open_database(site.settings.database, "views", read_only=True)
     if known[name].view.kind == "aggregate":
-        return verify_aggregate(views, known[name], known)
+        return verify_aggregate(views, known[name])
     return asyncio.run(verify_entity(views, site.connection(site.settings.kafka_username), registry, known[name]))
 
 
