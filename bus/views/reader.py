@@ -23,6 +23,7 @@ from bus.views.defects import report
 from bus.views.events import Fetched
 from bus.views.fetching import Chunks, Unreadable
 from bus.views.held import Held
+from bus.views.pace import Pace
 from bus.views.trial import deadly
 
 log = structlog.get_logger(__name__)
@@ -65,6 +66,7 @@ class Reader:
         self._paused: dict[Place, float] = {}
         self._turn = 0
         self._changed = True
+        self.pace: Pace | None = None
         self.views: dict[str, Held] = {}
         self.out_of_range: set[Place] = set()
         self.unreadable: dict[Place, str] = {}
@@ -77,6 +79,11 @@ class Reader:
     def paused(self) -> bool:
         """Whether a partition waits for the registry."""
         return any(until > time.monotonic() for until in self._paused.values())
+
+    @property
+    def _most(self) -> int:
+        """Events of the next round, at most."""
+        return self._batch_events if self.pace is None else self.pace.events
 
     @property
     def at(self) -> dict[Place, int]:
@@ -115,6 +122,8 @@ class Reader:
             pending = None
         batches = await self._read()
         await self._settled(pending)
+        if self.pace is not None:
+            await asyncio.sleep(self.pace.rest_s)
         if not batches or self._changed:
             return None
         following = Round(self, batches)
@@ -170,11 +179,11 @@ class Reader:
     async def _read(self) -> list[Batch]:
         """One round: what is there, at most ``batch_events``, beginning with another partition each time."""
         self._turn += 1
-        taken = await self._there(self._batch_events)
+        taken = await self._there(self._most)
         if not taken:
             taken = await self._waited()
             if taken:  # what came with it, or soon after, makes no round of its own
-                taken |= await self._there(self._batch_events - sum(map(len, taken.values())), without=set(taken))
+                taken |= await self._there(self._most - sum(map(len, taken.values())), without=set(taken))
         batches = [await self._batch(place, records) for place, records in taken.items()]
         batches += await self._skipped(set(taken))
         return [batch for batch in batches if batch is not None]
@@ -194,7 +203,7 @@ class Reader:
 
     async def _waited(self) -> dict[Place, Fetched]:
         """Waits a moment for whatever comes."""
-        found = await self._take(list(self._next), most=self._batch_events, timeout_ms=_IDLE_MS)
+        found = await self._take(list(self._next), most=self._most, timeout_ms=_IDLE_MS)
         if not found and not self._waiting(self._next):
             await asyncio.sleep(_IDLE_MS / 1_000)
         return found

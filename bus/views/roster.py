@@ -68,6 +68,8 @@ class Roster:
         self._last_ends: Mapping[Place, int] = {}
         self._asked: Mapping[str, Request] = {}
         self._states: dict[str, ViewState] = {}
+        self._seqs: dict[str, int] = {}
+        self.busy = False
         self._store = ViewStore(engine)  # makes the fixed tables
         self._rebuilds = Rebuilds(engine, self._store, self._leases, self, crash_point=crash_point)
 
@@ -79,6 +81,7 @@ class Roster:
         self.workers.look()
         self._asked = self._requests.all() if self._requests is not None else {}
         self._states = self._store.states(count=False)
+        self._look_at_traffic()
         self._read_declarations()
         self._drop_undeclared()
         for name, shape in self.shapes.items():
@@ -87,6 +90,13 @@ class Roster:
         self._give_back()
         if trouble is not None:
             raise trouble
+
+    def _look_at_traffic(self) -> None:
+        """Whether live views of any worker have got events since the last tick."""
+        states = self._states.items()
+        seqs = {name: state.seq for name, state in states if state.state == "live" and "+" not in name}
+        self.busy = any(self._seqs.get(name, seq) != seq for name, seq in seqs.items())
+        self._seqs = seqs
 
     @property
     def expecting(self) -> bool:

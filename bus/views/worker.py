@@ -30,6 +30,7 @@ from bus.views.catalogue import Declarations
 from bus.views.defects import report
 from bus.views.held import Held
 from bus.views.holes import hole
+from bus.views.pace import Pace
 from bus.views.reader import Reader, Round
 from bus.views.renewal import Pulse, Renewal
 from bus.views.requests import Requests
@@ -184,6 +185,8 @@ class Worker:
             self._head = self._new_reader()
         apart = held.careful or (held.shadow and not held.caught_up)
         reader = self._head if not apart and _meets(held, self._head) else self._new_reader()
+        if held.shadow and reader is not self._head:
+            reader.pace = Pace(self._batch_events)
         reader.views[held.name] = held
         reader.changed()
 
@@ -257,6 +260,7 @@ class Worker:
             following.settled.set()
 
     async def _apply(self, reader: Reader, held: Held, batches: list[Batch]) -> None:
+        begun = time.monotonic()
         try:
             outcome = await self._retried(held, lambda: _builder(held).apply(batches))
         except Fenced:
@@ -268,6 +272,8 @@ class Worker:
             return
         held.positions.update(outcome.positions)
         held.careful = False
+        if reader.pace is not None:
+            reader.pace.applied(sum(map(len, batches)), time.monotonic() - begun, busy=self._roster.busy)
         if outcome.gaps:
             log.warning("gap", view=held.name, places=sorted(outcome.gaps))
             reader.changed()
