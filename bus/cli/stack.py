@@ -97,10 +97,11 @@ def _department_status(department: str, as_json: bool) -> None:
         return
     show_table(
         f"{department}: what it published",
-        ("entity", "published", "applied", "waiting", "refused", "views"),
+        ("entity", "published", "applied", "waiting", "refused", "promise", "views"),
         [
             (
                 *(item[name] for name in ("entity", "published", "applied", "waiting", "refused")),
+                f"{item['promise']} {'broken' if item['promise_broken'] else 'kept'}",
                 ", ".join(item["views"]),
             )
             for item in found["entities"]

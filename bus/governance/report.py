@@ -8,6 +8,7 @@ from typing import Any
 from bus.contracts.quarantine import Kept
 from bus.contracts.registry import Registry
 from bus.core.contracts import Contract
+from bus.governance.promises.store import Promise
 from bus.views.catalogue import Shape
 from bus.views.store import Position, ViewStore
 
@@ -17,7 +18,8 @@ Entries = Callable[[Sequence[str]], Iterable[Mapping[str, Any]]]
 class DepartmentReport:
     """Answers one department's questions about itself, and about nobody else.
 
-    ``refused``: the newest quarantine entries of both origins; ``disclosures``: the audit entries of views.
+    ``refused``: the newest quarantine entries of both origins; ``disclosures``: the audit entries of views;
+    ``promises`` of freshness by entity.
     """
 
     def __init__(
@@ -28,12 +30,14 @@ class DepartmentReport:
         shapes: Callable[[], Mapping[str, Shape]],
         refused: Callable[[], Sequence[Kept]],
         disclosures: Entries,
+        promises: Callable[[], Mapping[str, Promise]] = dict,
     ) -> None:
         self._registry = registry
         self._views = views
         self._shapes = shapes
         self._refused = refused
         self._disclosures = disclosures
+        self._promises = promises
 
     def of(self, department: str) -> dict[str, Any]:
         """The report as JSON: ``entities``, ``refusals``, ``readers``."""
@@ -58,6 +62,7 @@ class DepartmentReport:
         progress = [_progress(self._views.positions(name), contract.topic) for name in views]
         published = max((end for _, end in progress), default=0)
         applied = min((done for done, _ in progress), default=0)
+        promise = self._promises().get(contract.id)
         return {
             "entity": contract.id,
             "published": published,
@@ -65,6 +70,8 @@ class DepartmentReport:
             "waiting": published - applied,
             "refused": sum(kept.entry.entity == contract.id for kept in refused),
             "views": views,
+            "promise": contract.freshness,
+            "promise_broken": promise is not None and promise.broken,
         }
 
 

@@ -81,6 +81,7 @@ def make_parts(settings: Settings) -> Parts:
     governance = open_database(settings.database, "governance")
     views = ViewStore(open_database(settings.database, "views", read_only=True))
     registry_store, directory, declarations = Registry(governance), Directory(governance), Declarations(governance)
+    promises = PromiseStore(governance)
     grants, refusals = GrantStore(governance), Refusals(governance)
     # a disclosure that cannot be recorded soon is refused soon, whoever else holds the database
     audit = AuditLog(open_database(settings.database, "governance", wait_s=AUDIT_WAIT_S))
@@ -159,9 +160,10 @@ def make_parts(settings: Settings) -> Parts:
             shapes=current,
             refused=lambda: refused(1_000),
             disclosures=lambda names: _disclosures(audit, names),
+            promises=promises.all,
         ),
         credentials=lambda department: _credentials(connection(settings, str(settings.kafka), department)),
-        promises=PromiseStore(governance).all,
+        promises=promises.all,
         demo=settings.demo,
         hosts=("127.0.0.1", "localhost", "[::1]", *filter(None, settings.web_hosts.split(","))),
     )

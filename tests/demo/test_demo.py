@@ -85,6 +85,7 @@ def test_status_has_what_scripts_read(demo: Demo) -> None:
     assert {"kafka", "opa", "serve", "worker"} <= set(status["processes"])
     assert all(set(view) >= {"rows", "lag", "freshness_s"} for view in status["views"].values())
     assert {view["lag"] for view in status["views"].values()} == {0}
+    assert [promise["broken"] for promise in status["promises"]] == [False] * 5, "old facts, published just now"
 
 
 def test_a_department_sees_what_it_published_and_who_read_it(demo: Demo) -> None:
@@ -92,6 +93,7 @@ def test_a_department_sees_what_it_published_and_who_read_it(demo: Demo) -> None
     answer = demo.json("status", "--as", "market")
     (entity,) = answer["entities"]
     assert (entity["entity"], entity["published"], entity["waiting"]) == ("market.business_licence", 17_430, 0)
+    assert (entity["promise"], entity["promise_broken"]) == ("P1D", False)
     assert answer["refusals"][0]["place"].startswith("line ")
     assert {"tax", "food"} <= {reader["consumer"] for reader in answer["readers"]}
 
