@@ -121,7 +121,8 @@ class MergeStatements:
 
 def _insert_keys(touched: sa.Table, found: sa.Select[Any], dialect: str) -> Insert:
     names = [column.name for column in touched.columns]
-    return insert_into(touched, dialect).from_select(names, found.distinct()).on_conflict_do_nothing()
+    found = found.where(sa.true()).distinct()  # without WHERE, SQLite takes ON CONFLICT for the ON of a join
+    return insert_into(touched, dialect).from_select(names, found).on_conflict_do_nothing()
 
 
 def touched_keys(layout: Layout, dialect: str, suffix: str) -> sa.Table:
