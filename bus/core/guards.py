@@ -1,7 +1,8 @@
 """How guarded a column is: as the most guarded of everything that decides what it shows.
 
-That is more than the field it shows: the key and rank that choose the record, the columns that a look-up goes by, the
-condition, group and join of a figure. The key of what is counted does not count: a figure no longer says which record.
+That is more than the field it shows: keys, rank and version, which choose the event, the columns that a look-up goes
+by, the condition, group and join of a figure. The key of what is counted does not count: a figure no longer says which
+record.
 What another source reports of the same datum (`also_reported_by`) is not shown, so it makes nothing.
 """
 
@@ -89,6 +90,17 @@ def _fields(contracts: Mapping[str, Contract], source: Source, fields: Sequence[
     ]
 
 
+def _choice(contracts: Mapping[str, Contract], source: Source) -> list[Influence]:
+    """What decides which event of which record shows: the rank, the version, the keys of the view and of the record
+    (the last in every rank)."""
+    contract = contracts.get(source.entity)
+    if contract is None:
+        return []
+    version = [contract.version] if contract.version else []
+    chosen = _fields(contracts, source, source.rank, "rank") + _fields(contracts, source, version, "version")
+    return chosen + _fields(contracts, source, [*source.key, *contract.key], "key")
+
+
 def _as(role: str, influences: Iterable[Influence]) -> list[Influence]:
     """The same fields in another role: what was a value here is what decides there."""
     return [replace(item, role=role) if item.role in ("value", "declared") else item for item in influences]
@@ -101,14 +113,12 @@ def _made_by_sources(
     for place, name in enumerate(view.key):
         parts = [(source, source.key) for source in view.sources if len(source.key) == len(view.key)]
         values = [item for source, key in parts for item in _fields(contracts, source, [key[place]], "value")]
-        rest = [item for source, key in parts for item in _fields(contracts, source, key, "key")]
+        rest = [item for source, _ in parts for item in _choice(contracts, source) if item.role != "rank"]
         made[name] = _once([*values, *rest])
     for shown in view.fields:
         source = view.source(shown.source)
         if source is not None and shown.name not in view.key:
-            found = _fields(contracts, source, [shown.field], "value")
-            found += _fields(contracts, source, source.rank, "rank") + _fields(contracts, source, source.key, "key")
-            made[shown.name] = _once(found)
+            made[shown.name] = _once([*_fields(contracts, source, [shown.field], "value"), *_choice(contracts, source)])
     for shown in view.fields:
         lookup = view.lookup(shown.source)
         if lookup is not None and shown.name not in view.key:

@@ -61,7 +61,8 @@ LICENCE, INSPECTION = "market.licence", "food.inspection"
         ((LICENCE, "licence"), {"licence", "zz", "fee"}),
         ((INSPECTION, "licence"), {"licence", "aa", "ward"}),
         ((INSPECTION, "result"), {"aa"}),
-        ((LICENCE, "term"), {"zz", "fee"}),
+        ((LICENCE, "term"), {"licence", "zz", "fee"}),  # the record's own key
+        ((INSPECTION, "id"), {"licence", "aa", "ward"}),
     ],
     ids=str,
 )
