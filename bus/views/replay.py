@@ -7,7 +7,7 @@ what is applied meanwhile does not matter.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -27,6 +27,7 @@ from bus.views.graph import read_nodes, shapes_in
 from bus.views.keys import parse_key, parse_version
 from bus.views.store import QUARANTINE, read_positions
 from bus.views.verify import Event, Row, by_key, dump_rows, fold, fold_aggregate, read_rows
+from bus.views.verify_disagreement import Open, differing, fold_open, read_open
 
 Place = tuple[str, int]
 LookedUp = Mapping[str, Mapping[tuple[Any, ...], Row]]
@@ -50,18 +51,20 @@ class Verification:
 
 
 async def verify_entity(views: Engine, kafka: KafkaConnection, registry: SchemaSource, shape: Shape) -> Verification:
-    """Compares an entity or history view with the fold of its events, and of the rows it looks up as they were in the
-    same snapshot (these are other views' to verify).
+    """Compares an entity or history view and its open discrepancies with the fold of its events, and of the rows it
+    looks up as they were in the same snapshot (these are other views' to verify).
 
     Raises `ViewRebuilding` where events that the view was built from are no longer in their topic, and while its
     look-ups are filled again.
     """
-    positions, quarantined, rows, looked_up = _snapshot(views, shape)
+    positions, quarantined, rows, looked_up, still_open = _snapshot(views, shape)
     contracts = {contract.topic: contract for contract in shape.contracts}
     reading = _events(kafka, registry, contracts, positions, quarantined)
     events = [event async for event in reading]
-    folded = fold(shape.view, {contract.id: contract for contract in shape.contracts}, events, looked_up)
-    return _compared(shape, rows, folded, len(events))
+    by_id = {contract.id: contract for contract in shape.contracts}
+    found = _compared(shape, rows, fold(shape.view, by_id, events, looked_up), len(events))
+    disagreeing = differing(still_open, fold_open(shape.view, by_id, events))
+    return replace(found, differences=(*found.differences, *disagreeing)[:SHOWN])
 
 
 def verify_aggregate(views: Engine, shape: Shape) -> Verification:
@@ -92,14 +95,17 @@ def _read(connection: Connection, shape: Shape) -> dict[str, Shape]:
     return shapes
 
 
-def _snapshot(views: Engine, shape: Shape) -> tuple[dict[Place, int], set[tuple[str, int, int]], list[Row], LookedUp]:
+def _snapshot(
+    views: Engine, shape: Shape
+) -> tuple[dict[Place, int], set[tuple[str, int, int]], list[Row], LookedUp, Open]:
     with translated_errors(), _frozen(views) as connection:
         positions = {(at.topic, at.partition): at.next_offset for at in read_positions(connection, shape.view.name)}
         places = sa.select(QUARANTINE.c.topic, QUARANTINE.c.partition, QUARANTINE.c.offset)
         quarantined = set(connection.execute(places).tuples().all())
         others = _read(connection, shape) if shape.view.reads else {}
         looked_up = {name: by_key(other.view, read_rows(connection, other)) for name, other in others.items()}
-        return positions, quarantined, read_rows(connection, shape), looked_up
+        still_open = read_open(connection, shape.view.name)
+        return positions, quarantined, read_rows(connection, shape), looked_up, still_open
 
 
 async def _events(
