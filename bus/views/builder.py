@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import numpy as np
 import sqlalchemy as sa
@@ -102,15 +103,17 @@ class Builder:
         self._make_temporary(connection)
         positions = {(p.topic, p.partition): p for p in read_positions(connection, self._shape.view.name)}
         counts, gaps = Counts(), set[Place]()
-        for batch in batches:
-            place = (batch.topic, batch.partition)
-            position = positions.get(place) or Position(batch.topic, batch.partition, 0, None)
-            if batch.base > position.next_offset:
-                gaps.add(place)
-                continue
-            positions[place] = self._one_batch(connection, _after(batch, position.next_offset), position, counts)
-        if self._rows is not None:
-            self._write_rows(connection, self._rows, counts)
+        for _, batches_of_topic in groupby(sorted(batches, key=_topic), key=_topic):
+            self._clear_touched(connection, counts)
+            for batch in batches_of_topic:
+                place = (batch.topic, batch.partition)
+                position = positions.get(place) or Position(batch.topic, batch.partition, 0, None)
+                if batch.base > position.next_offset:
+                    gaps.add(place)
+                    continue
+                positions[place] = self._one_batch(connection, _after(batch, position.next_offset), position, counts)
+            if self._rows is not None:
+                self._write_rows(connection, self._rows, counts)
         for follower in self._followers:
             if follower.wants_rows:
                 follower.rows(connection, self._touched)
@@ -118,10 +121,18 @@ class Builder:
         self._finish(connection, [positions[place] for place in positions if place not in gaps], counts)
         return Outcome(seq, {place: position.next_offset for place, position in positions.items()}, frozenset(gaps))
 
+    def _clear_touched(self, connection: Connection, counts: Counts) -> None:
+        """Between two topics the touched keys are forgotten, unless a follower asks for all of them at the end."""
+        if counts.sources and not any(follower.wants_rows for follower in self._followers):
+            connection.execute(sa.delete(self._touched))
+        counts.leaving = 0
+        counts.sources.clear()
+
     def _write_rows(self, connection: Connection, rows: RowStatements, counts: Counts) -> None:
-        """The rows of the touched keys. Rows go, and columns become empty, only where a record left its key."""
+        """The rows of the touched keys, topic by topic, so that mostly one source is looked at. Rows go, and columns
+        become empty, only where a record left its key."""
         if not counts.leaving and len(counts.sources) == 1:
-            connection.execute(rows.upserts[counts.sources.pop()])
+            connection.execute(rows.upserts[min(counts.sources)])
         elif counts.sources:
             connection.execute(rows.upsert)
         self._crash("rows written")
@@ -177,6 +188,10 @@ class Builder:
     def set_aside(self, entries: Sequence[Quarantined], batch: Batch) -> Outcome:
         """Moves past a batch without applying it: all of it is put into quarantine."""
         return self.apply([replace(selected(batch, np.zeros(len(batch), np.bool_)), refused=list(entries))])
+
+
+def _topic(batch: Batch) -> str:
+    return batch.topic
 
 
 def begin(connection: Connection, shape: Shape, epoch: int, known: sa.ColumnElement[bool] | None = None) -> int:
