@@ -49,9 +49,9 @@ class Workers:
     def look(self) -> None:
         """Sees who lives and how many views each has; forgets the dead. Shadows do not count."""
         with translated_errors(), self._engine.connect() as connection:
-            beats = dict(connection.execute(sa.select(WORKER.c.id, WORKER.c.beat)).tuples().all())
+            beats = dict(connection.execute(sa.select(WORKER.c.id, WORKER.c.beat)).all())
             views = sa.select(VIEW.c.name, VIEW.c.owner).where(VIEW.c.name.not_like("%+%"))
-            self._owners = dict(connection.execute(views).tuples().all())
+            self._owners = dict(connection.execute(views).all())
         now = self._clock()
         for worker, number in beats.items():
             if worker not in self._seen or self._seen[worker][0] != number:
@@ -93,7 +93,9 @@ class Workers:
         self._counts[self.id] = self._counts.get(self.id, 0) + 1
 
     def has_more(self) -> bool:
-        """Whether this worker is to give one back: another has two fewer."""
+        """Whether this worker is to give one back: another has two fewer, and none waits to be taken yet."""
+        if None in self._owners.values():
+            return False
         return self._counts.get(self.id, 0) - min(self.others.values(), default=10**9) >= 2
 
     def has_fewer(self) -> bool:

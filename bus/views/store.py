@@ -170,7 +170,7 @@ class ViewStore:
         with translated_errors(), self._engine.connect() as connection:
             if not self._is_there(connection):
                 return {}
-            return dict(connection.execute(sa.select(VIEW.c.name, VIEW.c.fingerprint)).tuples().all())
+            return dict(connection.execute(sa.select(VIEW.c.name, VIEW.c.fingerprint)).all())
 
     def positions(self, view: str) -> list[Position]:
         """The positions of a view, by topic and partition."""
