@@ -61,7 +61,7 @@ def _live(store: ViewStore, shape: Shape) -> bool:
     state = store.state(shape.view.name)
     if state is not None and state.state == "stopped":
         raise ViewRebuilding(f"View {shape.view.name} has stopped: {state.reason}", view=shape.view.name)
-    return state is not None and state.state == "live" and state.fingerprint == shape.fingerprint
+    return state is not None and state.state == "live" and shape.fingerprint in (state.fingerprint, state.undone)
 
 
 def _applied(store: ViewStore, shape: Shape, ends: Mapping[tuple[str, int], int]) -> bool:

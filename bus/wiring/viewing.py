@@ -14,6 +14,7 @@ from bus.core.guards import Lowered
 from bus.errors import UnknownView
 from bus.infra.database import open_database
 from bus.infra.kafka import Admin
+from bus.views.applied import AppliedShapes
 from bus.views.catalogue import Declarations, Shape, shapes
 from bus.views.replay import Verification, verify_aggregate, verify_entity
 from bus.views.store import ViewStore
@@ -71,10 +72,11 @@ def verify_view(site: Site, name: str) -> Verification:
     """Recomputes a view from its topics and compares it with its table, while everything runs."""
     governance = open_database(site.settings.database, "governance")
     registry = Registry(governance)
-    known = CurrentShapes(Declarations(governance), registry)()
+    views = open_database(site.settings.database, "views", read_only=True)
+    declared = CurrentShapes(Declarations(governance), registry)
+    known = AppliedShapes(declared, ViewStore(views), clock=time.monotonic)()
     if name not in known:
         raise UnknownView(view=name)
-    views = open_database(site.settings.database, "views", read_only=True)
     if known[name].view.kind == "aggregate":
         return verify_aggregate(views, known[name])
     return asyncio.run(verify_entity(views, site.connection(site.settings.kafka_username), registry, known[name]))
@@ -88,9 +90,10 @@ def view_key(name: str) -> tuple[str, ...]:
 def view_rows(site: Site, name: str) -> list[dict[str, Any]]:
     """Every row of a view, straight from its table: for verification by an administrator, not a door."""
     governance = open_database(site.settings.database, "governance")
-    shape = shapes(Declarations(governance), Registry(governance).contracts())[name]
+    engine = open_database(site.settings.database, "views", read_only=True)
+    declared = CurrentShapes(Declarations(governance), Registry(governance))
+    shape = AppliedShapes(declared, ViewStore(engine), clock=time.monotonic)()[name]
     table = row_table(shape)
     columns = [table.c[column.name] for column in shape.columns]
-    engine = open_database(site.settings.database, "views", read_only=True)
     with engine.connect() as connection_:
         return [dict(row) for row in connection_.execute(sa.select(*columns).where(live_rows(table))).mappings()]
