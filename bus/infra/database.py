@@ -135,8 +135,17 @@ def write(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """Turns a database that cannot be reached, is locked or full into `DatabaseUnavailable`."""
+    """Turns a database that cannot be reached, is locked or full into `DatabaseUnavailable`: trouble that passes. What
+    is wrong with a statement itself is raised as it is, since trying again would not help."""
     try:
         yield
     except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
+        if _is_defect(error):
+            raise
         raise DatabaseUnavailable() from error
+
+
+def _is_defect(error: sa.exc.SQLAlchemyError) -> bool:
+    """SQLite calls a syntax error or a missing table operational too; PostgreSQL's driver has an error of its own."""
+    original = getattr(error, "orig", None)
+    return isinstance(original, sqlite3.OperationalError) and original.sqlite_errorcode == sqlite3.SQLITE_ERROR

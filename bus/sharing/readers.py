@@ -85,6 +85,9 @@ class _Session:
             if "interrupted" in str(error.__cause__):
                 raise _Stopped from error
             raise
+        except sa.exc.DBAPIError as error:
+            # Anything else that was refused, such as a table that a dropped view just lost.
+            raise DatabaseUnavailable() from error
         finally:
             self._driver.set_progress_handler(None, 0)
 
