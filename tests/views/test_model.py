@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 from statements_cut import Cut, cut_after
 from view_models import Model, events, models
 from views_world import Topics
@@ -29,16 +30,32 @@ from bus.views.builder import Builder, Place
 from bus.views.generation import prepare, remove
 from bus.views.lease import Leases
 from bus.views.store import ViewState, ViewStore
-from bus.views.verify import Event, dump, dump_rows, fold
+from bus.views.tables import Records
+from bus.views.verify import Event, dump, dump_rows, fold, read_rows
 
 LEASE_S = 5.0
+
+
+class Watcher:
+    """A follower that notes the view keys whose rows may have changed in the last transaction."""
+
+    def __init__(self, *, wants_rows: bool) -> None:
+        self.wants_rows = wants_rows
+        self.touched: set[tuple[Any, ...]] = set()
+
+    def events(self, _connection: Connection, _records: Records, _batch: Batch) -> None:
+        pass
+
+    def rows(self, connection: Connection, touched: sa.Table) -> None:
+        self.touched = {tuple(row) for row in connection.execute(sa.select(touched))}
 
 
 class Side:
     """The view in one database: its builder, and those that another worker took over from."""
 
-    def __init__(self, engine: Engine, model: Model) -> None:
+    def __init__(self, engine: Engine, model: Model, *, followed: bool) -> None:
         self.engine, self.shape, self.store = engine, model.shape, ViewStore(engine)
+        self.watcher = Watcher(wants_rows=followed)
         self.clock, self.zombies = [0.0], list[Builder]()
         self.leases = Leases(engine, "first", LEASE_S, clock=self._now)
         state = self.store.state("modelled")
@@ -56,7 +73,7 @@ class Side:
             epoch = self.leases.acquire("modelled")
         assert epoch is not None
         prepare(self.engine, self.shape, epoch)
-        return Builder(self.engine, self.shape, epoch)
+        return Builder(self.engine, self.shape, epoch, followers=[self.watcher])
 
     def take_over(self) -> None:
         """Another worker builds from now on."""
@@ -70,7 +87,17 @@ class Side:
         if crash is not None:
             with cut_after(self.engine, crash), contextlib.suppress(Cut):
                 self.builder.apply(batches)
+        before, self.watcher.touched = self._rows(), set()
         assert not self.builder.apply(batches).gaps
+        after = self._rows()
+        if self.watcher.wants_rows:
+            changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+            assert changed <= self.watcher.touched
+
+    def _rows(self) -> dict[tuple[Any, ...], Any]:
+        with self.engine.connect() as connection:
+            rows = read_rows(connection, self.shape)
+        return {tuple(row[name] for name in self.shape.view.key): row for row in rows}
 
     def positions(self) -> dict[Place, int]:
         return {(at.topic, at.partition): at.next_offset for at in self.store.positions("modelled")}
@@ -90,10 +117,10 @@ class Machine(RuleBasedStateMachine):
 
     engines: Sequence[Engine] = ()
 
-    @initialize(model=models())
-    def declare(self, model: Model) -> None:
+    @initialize(model=models(), followed=st.booleans())
+    def declare(self, model: Model, followed: bool) -> None:
         self.model, self.topics = model, Topics(model.registry)
-        self.sides = [Side(engine, model) for engine in self.engines]
+        self.sides = [Side(engine, model, followed=followed) for engine in self.engines]
         self.applied: list[Event] = []
         self.at: dict[Place, int] = {}
 
