@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import Final
 
 TRANSACTION_S: Final = 0.02  # of a shadow, while live views have traffic: so long may a live batch have to wait
-SHARE: Final = 1 / 3  # of the time, at most, that a shadow's transactions take then
-LEAST: Final = 50  # events: below that a transaction's own cost is all there is
+SHARE: Final = 1 / 2  # of the time, at most, that a shadow's transactions take then
+LEAST: Final = 500  # events: fewer save hardly any time, and the shadow must be faster than what arrives
 _FIRST: Final = 500
 _GROWTH: Final = 2.0
 

@@ -106,7 +106,7 @@ def test_rebuilt_while_events_flow_and_readers_read(either: Bus) -> None:
         request = ask(bus, "rebuild")
         while outcome(bus).get("request") != request or outcome(bus)["state"] == "building":
             publish_many(bus, 20, dice)
-            time.sleep(0.02)
+            time.sleep(0.05)
         found = outcome(bus)
         eventually(lambda: polling.seen and not polling.seen[-1][0], what="a read of the new view")
     assert (found["state"], found["repaired"]) == ("done", 1)
