@@ -165,8 +165,8 @@ class DisagreementContract:
         yield World(engine)
         engine.dispose()
 
-    @settings(max_examples=30, deadline=None, suppress_health_check=CHECKS)
-    @given(drawn=st.lists(events(), max_size=20), seed=st.integers(0, 2**32))
+    @settings(max_examples=20, deadline=None, suppress_health_check=CHECKS)
+    @given(drawn=st.lists(events(), max_size=16), seed=st.integers(0, 2**32))
     def test_open_ones_follow_from_the_events(self, world: World, drawn: list[Event], seed: int) -> None:
         """Updates, deletes and moves between keys, sources in any order and batches of any size, some repeated: after
         each batch exactly those are open whose two values the fold shows to differ."""
