@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from bus.core.views import Lookup, Over
 from bus.views.catalogue import Shape
 from bus.views.history import versions
-from bus.views.tables import KNOWN, LIVE, PARTITION, UNTIL, VALID, VERSION, Records, layout, live_rows, row_table
+from bus.views.tables import KNOWN, LIVE, ORDER, PARTITION, UNTIL, VALID, VERSION, Records, layout, live_rows, row_table
 
 Visible = Callable[[sa.FromClause], sa.ColumnElement[bool]]
 Key = Mapping[str, Any]
@@ -90,7 +90,7 @@ def all_versions(shape: Shape, key: Key, visible: Visible) -> sa.Select[Any]:
     """Every version of a record that may be seen, and its deletions: (partition, offset, known, valid, until, live,
     current), newest first, at most one more than `MOST_VERSIONS`. ``current``: whether no version is newer."""
     table = versions(shape).table
-    newest_first = [table.c[name].desc() for name in VERSION]
+    newest_first = [table.c[name].desc() for name in ORDER]
     place = sa.func.row_number().over(order_by=newest_first).label("place")
     every = sa.select(table, place).where(_is_key(table, key)).subquery()
     named = (

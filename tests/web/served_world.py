@@ -208,13 +208,15 @@ def _fill(views: sa.Engine, shape: Shape, rows: Sequence[Mapping[str, Any]], *, 
     """Makes a view's table with these rows, and its entry as a worker would."""
     table = row_table(shape)
     create_tables(views, table.metadata)
-    hidden = {"_v1": 1, "_v2": 1, "_v3": 1, "_live": True, "_partition": 0} if is_one_level(shape) else {}
+    hidden: dict[str, Any] = {}
+    if is_one_level(shape):
+        hidden = {"_v1": 1, "_v2": 1, "_v3": 1, "_live": True, "_partition": 0}
     blank = dict.fromkeys((column.name for column in shape.columns), None)
     sources = {source.name: f"dept.{source.entity}" for source in shape.view.sources}
     now_ms = int(time.time() * 1_000)
     with views.begin() as connection:
         for start in range(0, len(rows), 5_000):
-            chunk = [{**blank, **row, **hidden} for row in rows[start : start + 5_000]]
+            chunk = [{**blank, **row, **hidden, **_group(shape, row)} for row in rows[start : start + 5_000]]
             connection.execute(sa.insert(table), chunk)
         kept = json.dumps([{"name": table.name, "live": bool(hidden)}])
         entry = {"name": shape.view.name, "fingerprint": shape.fingerprint, "state": state, "tables": kept}
@@ -222,6 +224,13 @@ def _fill(views: sa.Engine, shape: Shape, rows: Sequence[Mapping[str, Any]], *, 
         for topic in sources.values():
             place = {"view": shape.view.name, "topic": topic, "partition": 0, "next_offset": 10, "end_offset": 12}
             connection.execute(sa.insert(POSITION).values(**place, sequenced=False, complete_ms=now_ms - 1_500))
+
+
+def _group(shape: Shape, row: Mapping[str, Any]) -> dict[str, Any]:
+    """An aggregate's row is kept by its group; none of ours lacks a value."""
+    if shape.view.kind != "aggregate":
+        return {}
+    return {"_nulls": 0, "_rows": 1, **{f"_k{index}": row[name] for index, name in enumerate(shape.view.key)}}
 
 
 def _rows_of(shape: Shape, complaints: int) -> list[dict[str, Any]]:
@@ -242,7 +251,9 @@ def _rows_of(shape: Shape, complaints: int) -> list[dict[str, Any]]:
     return []
 
 
-def _declared(governance: sa.Engine) -> tuple[Registry, Directory, Declarations, GrantStore]:
+def _declared(
+    governance: sa.Engine, more: Sequence[Mapping[str, Any]]
+) -> tuple[Registry, Directory, Declarations, GrantStore]:
     registry, directory = Registry(governance), Directory(governance)
     declarations, grants = Declarations(governance), GrantStore(governance)
     for document in _yaml(SCHEMAS / "departments.yaml"):
@@ -254,7 +265,7 @@ def _declared(governance: sa.Engine) -> tuple[Registry, Directory, Declarations,
     for path in sorted(SCHEMAS.glob("*/*.avsc")):
         registry.register(json.loads(path.read_text()))
     registry.register(EVERY_KIND)
-    documents = [_yaml(path) for path in sorted((SCHEMAS / "views").glob("*.yaml"))] + [SAMPLE_VIEW, HIDDEN_VIEW]
+    documents = [_yaml(path) for path in sorted((SCHEMAS / "views").glob("*.yaml"))] + [SAMPLE_VIEW, HIDDEN_VIEW, *more]
     for document in sorted(documents, key=lambda item: item["kind"] == "aggregate"):
         declarations.apply(document, registry.contracts())
     for document in grant_sets():
@@ -278,8 +289,9 @@ def served(
     timeout_s: float = 5.0,
     demo: bool = True,
     kafka: KafkaConnection | None = None,
+    more: Sequence[Mapping[str, Any]] = (),
 ) -> Iterator[World]:
-    """The world on a free loopback port, until the block ends."""
+    """The world on a free loopback port, until the block ends. ``more``: further views to declare."""
     signing, tokens = (
         pem_pair(ec.generate_private_key(ec.SECP256R1())),
         pem_pair(ed25519.Ed25519PrivateKey.generate()),
@@ -287,7 +299,7 @@ def served(
     governance = open_database(database_url, "governance")
     views = open_database(database_url, "views", durable=False)
     store = ViewStore(views)
-    registry, directory, declarations, grants = _declared(governance)
+    registry, directory, declarations, grants = _declared(governance, more)
     revision = grants.rules_revision("rules")
     current = shapes(declarations, registry.contracts())
     for shape in current.values():

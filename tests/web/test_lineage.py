@@ -116,10 +116,31 @@ def test_an_aggregate_tells_what_it_counts(traced: Traced) -> None:
         "rows": 1,
         "keys_withheld": "not_granted",
     }
-    nowhere = traced.world.get(f"{WARD}?ward=is.null", "social", "open_data")
-    assert nowhere.status_code == 404
+    unplaced = _asked(traced, f"{WARD}?ward=is.null", "social", "open_data")
+    assert [one["rows"] for one in unplaced["contributions"]] == [0, 1]
+    assert traced.world.get(f"{WARD}?ward=eq.49", "social", "open_data").status_code == 404
     public = _asked(traced, f"{WARD}?ward=eq.3", "social", "open_data")
     assert {one.get("keys_withheld") for one in public["contributions"]} == {"not_granted"}
+
+
+def test_along_a_look_up_both_events_are_told(traced: Traced) -> None:
+    """First the event with the foreign key, then that of the view looked up; none of it while there is no such row."""
+    document = _asked(traced, "/v1/views/inspected/lineage?inspection_id=eq.7", "lab", "levy")
+    assert [event["event_id"] for event in _events_of(document, "legal_name")] == ["event-4", "event-1"]
+    assert [event["event_id"] for event in _events_of(document, "result")] == ["event-4"]
+    (brought,) = (item for item in document["fields"] if item["field"] == "ward")
+    assert (brought["source"], brought["through"]) == ("business", "food_business")
+    assert "Wang" not in str(document)
+    alone = _asked(traced, "/v1/views/inspected/lineage?inspection_id=eq.9", "lab", "levy")
+    assert [event["event_id"] for event in _events_of(alone, "ward")] == ["event-9"]
+
+
+def test_what_a_look_up_brings_has_no_history(traced: Traced) -> None:
+    """Asked for at a moment it is refused by name, and the other columns answer."""
+    refused = traced.world.get("/v1/views/inspected?as_of=2026-01-05", "lab", "levy")
+    assert (refused.status_code, refused.json()["field"]) == (422, "legal_name")
+    answer = traced.world.get("/v1/views/inspected?as_of=2026-01-04&select=result&inspection_id=eq.7", "lab", "levy")
+    assert answer.json() == [{"result": "Pass"}]
 
 
 def test_lineage_is_recorded_before_it_is_told(traced: Traced) -> None:
@@ -129,7 +150,7 @@ def test_lineage_is_recorded_before_it_is_told(traced: Traced) -> None:
     assert (entry["kind"], entry["view"], entry["who"], entry["rows"]) == ("disclosure", "food_business", "food", 1)
     assert entry["question"]["lineage"] is True
     assert (entry["columns"], entry["channel"]) == (["ward"], "lookup")
-    traced.world.get(f"{BUSINESS}?licence_number=eq.999999")
+    traced.world.get(f"{BUSINESS}?licence_number=eq.888888")
     assert traced.world.entries()[-1]["rows"] == 0
     traced.world.get(f"{BUSINESS}?licence_number=eq.20&field=account_number")
     assert traced.world.entries()[-1]["code"] == "field_not_granted"

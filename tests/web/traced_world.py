@@ -22,11 +22,27 @@ from bus.infra.connection import KafkaConnection
 from bus.infra.kafka import Admin
 from bus.views.builder import Builder
 from bus.views.decoder import Decoder
+from bus.views.enrolment import Enrolment
 from bus.views.generation import prepare, set_state
 from bus.views.store import POSITION, VIEW
 
 START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 BLANK: Mapping[str, Any] = {"string": "x", "long": 0, "int": 0}
+INSPECTED: Mapping[str, Any] = {
+    "view": "inspected",
+    "title": {"zh": "检查与经营者", "en": "Inspections with their business"},
+    "owner": "food",
+    "kind": "history",
+    "key": ["inspection_id"],
+    "sources": {"inspection": {"entity": "food.inspection"}},
+    "lookups": {"business": {"view": "food_business", "by": "licence_number"}},
+    "fields": {
+        "licence_number": {"from": "inspection.licence_number"},
+        "result": {"from": "inspection.result"},
+        "legal_name": {"from": "business.legal_name"},
+        "ward": {"from": "business.ward"},
+    },
+}
 
 
 @dataclass
@@ -77,6 +93,10 @@ class Traced:
                 connection.execute(sa.delete(POSITION).where(POSITION.c.view == name))
                 epoch = connection.scalar(sa.select(VIEW.c.epoch).where(VIEW.c.name == name)) or 0
             prepare(self.world.views, shape, epoch)
+            if shape.view.reads:
+                assert Enrolment(self.world.views, shape, epoch).refresh()
+            if shape.view.kind == "aggregate":
+                continue
             builder = Builder(self.world.views, shape, epoch)
             for contract in shape.contracts:
                 log = self.logs.get(contract.id, [])
@@ -129,6 +149,12 @@ def _grants() -> dict[str, Any]:
             },
             {
                 **base,
+                "id": "lab-inspected",
+                "view": "inspected",
+                "fields": ["inspection_id", "result", "legal_name", "ward"],
+            },
+            {
+                **base,
                 "id": "lab-wards",
                 "view": "ward_hygiene",
                 "fields": ["ward", "complaints", "failed"],
@@ -145,7 +171,8 @@ def _grants() -> dict[str, Any]:
 
 
 def _publish(traced: Traced) -> None:
-    """Two terms of one licence, two inspections of it with a correction and a deletion, complaints of ward 3."""
+    """Two terms of one licence, two inspections of it with a correction and a deletion, complaints of ward 3, and an
+    inspection of nobody who has a licence."""
     first = {"licence_number": 20, "legal_name": "老王饭店", "ward": 3, "term_start": dt.date(2024, 1, 1)}
     traced.publish("market.business_licence", "20-1", first, day=0, time="2025-12-01T08:00:00Z")
     second = {**first, "legal_name": "Old Wang", "term_start": dt.date(2025, 1, 1)}
@@ -157,12 +184,14 @@ def _publish(traced: Traced) -> None:
     traced.publish("food.inspection", 8, None, day=6)
     for number, status in (("c1", "Open"), ("c2", "Completed"), ("c3", "Open")):
         traced.publish("sanitation.complaint", number, {"ward": 3, "status": status}, day=1)
+    unlicensed = {**failed, "licence_number": 999_999, "result": "Out of Business"}
+    traced.publish("food.inspection", 9, unlicensed, day=7, time="2031-01-01T00:00:00Z")
 
 
 @contextlib.contextmanager
 def traced(database_url: str, opa_binary: Path, folder: Path, kafka: KafkaConnection) -> Iterator[Traced]:
     """The world, until the block ends."""
-    with served(database_url, opa_binary, folder, kafka=kafka) as world:
+    with served(database_url, opa_binary, folder, kafka=kafka, more=[INSPECTED]) as world:
         admin, producer = Admin(kafka), KafkaProducer(**kafka.kafka_python(), acks="all")
         for entity in ("market.business_licence", "food.inspection", "sanitation.complaint"):
             if world.parts.registry.contract(entity).topic not in admin.topics():
@@ -170,7 +199,7 @@ def traced(database_url: str, opa_binary: Path, folder: Path, kafka: KafkaConnec
         world.parts.grants.apply(parse_grant_set(_grants()), os_user="test")
         found = Traced(world, producer)
         _publish(found)
-        found.build("food_business", "inspection_history", "complaint")
+        found.build("food_business", "inspection_history", "complaint", "inspected", "ward_hygiene")
         yield found
         producer.close()
         admin.close()
