@@ -234,5 +234,5 @@ def test_shapes_are_computed_again_when_something_changed(database_url: str) -> 
 
 
 def changed_fields() -> list[str]:
-    """What decides which fee shows: the field, its key and its rank."""
-    return ["fee", "licence", "starts", "name"]
+    """What decides which fee shows: the field, its rank, the keys."""
+    return ["fee", "licence", "starts", "name", "term_id"]
