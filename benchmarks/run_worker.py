@@ -1,7 +1,8 @@
 """The bus's own worker as a process, from position 0 to where the topics end; says how long that took.
 
-The clock starts when the running worker gives the view to a reader (which then connects and reads) and stops when the
-transaction that holds the last event is committed. Starting Faust is not counted, as joining groups is not for peers.
+The clock runs from the first commit to the last and counts the events between them: connecting, the first fetch and
+the first transaction are nobody's speed, neither ours nor a peer's. Where one commit was all there was, it runs from
+when the view got its reader.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -19,8 +21,8 @@ from bus.contracts.registry import Registry
 from bus.infra.database import open_database
 from bus.infra.kafka import KafkaConnection
 from bus.views.catalogue import Declarations
+from bus.views.held import Held
 from bus.views.reader import Round
-from bus.views.roster import Held
 from bus.views.worker import Worker
 
 _PROBE_S: Final = 2.0  # Faust empties its channels when it rebalances: a lost round is sent again
@@ -28,12 +30,17 @@ _LOOK_S: Final = 0.05
 
 
 class TimedWorker(Worker):
-    """The worker as it is, with a clock. ``until_live``: ends when all views are live, not when all is applied."""
+    """The worker as it is, with a clock. ``until_live``: ends when all views are live, not when all is applied;
+    ``for_ever``: does not end by itself."""
 
-    begun = done = 0.0
-    until_live = False
+    begun = 0.0
+    until_live = for_ever = False
     _probe: Round | None = None
     _asked = 0.0
+
+    def __init__(self, **named: Any) -> None:
+        super().__init__(**named)
+        self._commits: list[tuple[float, int, float]] = []  # when, events applied, MiB
 
     def _assign(self) -> None:
         """Views get their readers once the building agent has taken a first, empty round."""
@@ -54,10 +61,9 @@ class TimedWorker(Worker):
 
     async def _apply(self, reader: Any, held: Held, batches: Any) -> None:
         await super()._apply(reader, held, batches)
-        if held.caught_up:
-            self.done = time.perf_counter()
-            if not self.until_live:
-                self.leave()
+        self._commits.append((time.perf_counter(), sum(held.positions.values()), resident_mib()))
+        if held.caught_up and not self.until_live and not self.for_ever:
+            self.leave()
 
     def _watch(self) -> None:
         super()._watch()
@@ -67,23 +73,33 @@ class TimedWorker(Worker):
 
     def leave(self) -> None:
         """Says how long it took and ends at once: all is committed, and nobody waits for the lease."""
-        print(json.dumps({"seconds": self.done - self.begun}), flush=True)
+        first = self._commits[0] if len(self._commits) > 1 else (self.begun, 0, 0.0)
+        last = self._commits[-1] if self._commits else first
+        found = {"seconds": last[0] - first[0], "events": last[1] - first[1], "commits": self._commits}
+        print(json.dumps(found), flush=True)
         os._exit(0)
 
 
-def governance(folder: str, view: dict[str, Any]) -> tuple[Registry, Declarations]:
-    """A governance database with the contracts of the figures and one view."""
+def resident_mib() -> float:
+    """Memory of this process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def governance(folder: str, *views: dict[str, Any]) -> tuple[Registry, Declarations]:
+    """A governance database with the contracts of the figures and some views."""
     engine = open_database(folder, "governance")
     registry, declarations = Registry(engine), Declarations(engine)
     for schema in data.SCHEMAS:
         registry.register(schema)
-    declarations.apply(view, registry.contracts())
+    for view in views:
+        declarations.apply(view, registry.contracts())
     return registry, declarations
 
 
 def main() -> None:
     given = json.loads(sys.argv[1])
-    registry, declarations = governance(given["governance"], given["view"])
+    registry, declarations = governance(given["governance"], *given.get("views", [given.get("view")]))
     worker = TimedWorker(
         views=open_database(given["database"], "views", durable=False),
         declarations=declarations,
@@ -91,7 +107,7 @@ def main() -> None:
         kafka=KafkaConnection(**given["kafka"]),
         lease_s=given.get("lease_s", 5.0),
     )
-    worker.until_live = given.get("until_live", False)
+    worker.until_live, worker.for_ever = given.get("until_live", False), given.get("for_ever", False)
     worker.run()
 
 

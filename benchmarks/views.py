@@ -92,7 +92,8 @@ def _worker(world: World, events: int, part: str, kind: str) -> Sample:
     found = child("benchmarks.run_worker", _given(world, part, url))
     check_view(url, part, terms, visits)
     _dropped(world, url)
-    return Sample(len(terms) if part == "a" else len(terms) + len(visits), found["seconds"])
+    memory = max(mib for _, _, mib in found["commits"])
+    return Sample(found["events"], found["seconds"], {"MiB": memory})
 
 
 def _stages(world: World, events: int, part: str, kind: str) -> dict[str, Sample]:
@@ -149,7 +150,7 @@ def _quix(world: World, events: int) -> Sample:
     rows = _peer_rows(url)
     require(rows == data.expected_terms(terms), f"Quix built {rows}")
     world.pg().drop(url)
-    return Sample(len(terms), found["seconds"])
+    return Sample(found["timed"], found["seconds"])
 
 
 def _faust(world: World, events: int, published: int) -> Sample:
@@ -159,4 +160,4 @@ def _faust(world: World, events: int, published: int) -> Sample:
     rows = _peer_rows(url)
     require(rows[:2] == (found["rows"], found["wards"]) and found["events"] == events, f"Faust built {rows}")
     world.pg().drop(url)
-    return Sample(events, found["seconds"])
+    return Sample(found["timed"], found["seconds"])

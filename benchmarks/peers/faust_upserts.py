@@ -1,6 +1,6 @@
 """A plain Faust agent, one event at a time: decode, then the same guarded upsert, committed every 5,000 events.
 
-The clock runs from the first event to the commit of the last one.
+The clock runs from the first commit to the last (see `run_worker`); where one was all there was, from the first event.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main() -> None:
     topic = app.topic(given["topic"], key_serializer="raw", value_serializer="raw")
 
     async def upsert(stream: Any) -> None:
-        begun, count, newest = 0.0, 0, {}
+        begun, before, count, newest = 0.0, 0, 0, {}
         async for event in stream.events():
             begun = begun or time.perf_counter()
             row: Any = fastavro.schemaless_reader(io.BytesIO(event.value[5:]), schema)
@@ -65,9 +65,11 @@ def main() -> None:
             count += 1
             if count % COMMIT_EVERY == 0 or count == wanted:
                 connection.commit()
+                if not before and count < wanted:
+                    begun, before = time.perf_counter(), count
             if count == wanted:
                 seconds = time.perf_counter() - begun
-                sums = {"rows": len(newest), "wards": sum(newest.values())}
+                sums = {"rows": len(newest), "wards": sum(newest.values()), "timed": count - before}
                 print(json.dumps({"seconds": seconds, "events": count, **sums}), flush=True)
                 os._exit(0)
 
