@@ -17,6 +17,7 @@ from bus.views.builder import begin
 from bus.views.catalogue import Shape
 from bus.views.changes import InPlace, TableChange
 from bus.views.generation import tables_of
+from bus.views.graph import forsake, release
 from bus.views.statements import RowStatements, insert_into, touched_keys
 from bus.views.store import VIEW
 from bus.views.tables import LIVE, layout
@@ -42,6 +43,10 @@ def reshape(engine: Engine, old: Shape, new: Shape, change: InPlace, epoch: int)
         ]
         noted = {"fingerprint": new.fingerprint, "shape": shape_text(new), "tables": json.dumps(kept), "undone": ""}
         connection.execute(sa.update(VIEW).where(VIEW.c.name == new.view.name).values(**noted))
+        if change.recompute or any(now != was for table in change.tables for now, was in table.origins.items()):
+            forsake(connection, new.view.name)  # values are others though columns have the same names
+        if new.view.lookups:
+            release(connection, new.view.name)
     return seq
 
 

@@ -21,7 +21,7 @@ import structlog
 from sqlalchemy.engine import Engine
 
 from bus.contracts.registry import SchemaSource
-from bus.errors import DatabaseUnavailable, Fenced, Unavailable
+from bus.errors import DatabaseUnavailable, DependentsChanged, Fenced, Unavailable
 from bus.infra.kafka import KafkaConnection
 from bus.views.application import application
 from bus.views.batches import Batch
@@ -288,6 +288,9 @@ class Worker:
                 try:
                     with self._pulse.step(f"building {held.name}"):
                         return await self._on(self._writer, apply)
+                except DependentsChanged:
+                    log.info("dependents_changed", view=held.name)
+                    self._nudge.set()  # whoever keeps the roster fills the view's look-ups
                 except DatabaseUnavailable as error:
                     log.warning("database_unavailable", view=held.name, cause=str(error.__cause__))
                 self._waiting = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -13,13 +14,16 @@ import sqlalchemy as sa
 from dependents_world import World
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy.engine import Connection
 from test_builder import REGISTRY, events
 from views_world import Topics
 
 from bus.errors import DependentsChanged
 from bus.infra.database import open_database
 from bus.views.builder import Builder
+from bus.views.followed import follow_swap, lock_reads
 from bus.views.store import VIEW as VIEWS
+from bus.views.swap import swap, undo
 from bus.views.verify import Event, dump, dump_rows
 
 CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
@@ -199,3 +203,51 @@ def test_a_builder_that_does_not_know_writes_nothing(world: World) -> None:
     assert world.enrolment("inspections").refresh()
     world.builders["inspections"].apply([topics.batch("food.inspection", 0, 0, 1)])
     assert world.store.states()["inspections"].rows == 1
+
+
+def test_a_swap_carries_what_differs(world: World) -> None:
+    """Tables built beside take a view's place: what is computed from it follows in the same transaction, and those it
+    looks up keep the new tables up to date, and no longer the old ones; an undo the other way round."""
+    world.start()
+    topics = random_topics(3)
+    world.feed(topics, random.Random(3), check=False)
+    everything = world.folded(topics)
+    for name in ("food_business", "inspections"):
+        spoilt = sa.text(f"DELETE FROM v_{name} WHERE {world.shapes[name].view.key[0]} = 2")
+        with world.engine.begin() as connection:
+            connection.execute(spoilt)
+        shape = replace(world.shapes[name], view=replace(world.shapes[name].view, name=f"{name}+next"))
+        world.shapes[shape.view.name] = shape
+        world.start(shape.view.name)
+        builder = world.builders.pop(shape.view.name)
+        del world.shapes[shape.view.name]
+        for place in sorted(topics.logs):
+            if place[0] in shape.view.entities:
+                builder.apply([topics.batch(*place, 0, len(topics.logs[place]))])
+        assert swap(world.engine, name, world.epochs[name], world.epochs[shape.view.name], **around(world, name))
+        with world.engine.connect() as connection:
+            for shown, known in world.shapes.items():
+                assert dump(connection, known) == dump_rows(known.columns, everything[shown]), (name, shown)
+    topics.append(licence("t2", 2, name="after", area=1.5))
+    place = ("market.licence", sum(b"t2") % 2)
+    world.builders["food_business"] = Builder(
+        world.engine, world.shapes["food_business"], world.epochs["food_business"]
+    )
+    world.builders["food_business"].apply([topics.batch(*place, len(topics.logs[place]) - 1, len(topics.logs[place]))])
+    everything = world.folded(topics)
+    with world.engine.connect() as connection:
+        for shown, known in world.shapes.items():
+            assert dump(connection, known) == dump_rows(known.columns, everything[shown]), shown
+    assert undo(world.engine, "inspections", world.epochs["inspections"], **around(world, "inspections"))
+    assert not world.enrolment("inspections").is_kept()
+    assert world.enrolment("inspections").refresh()
+    assert world.enrolment("by_name").refresh()
+
+
+def around(world: World, name: str) -> dict[str, Any]:
+    """What a rebuild does before and after a swap."""
+
+    def within(connection: Connection) -> None:
+        follow_swap(connection, world.engine, name, shadow=f"{name}+next", replaced=f"{name}+old")
+
+    return {"first": lambda connection: lock_reads(connection, name), "within": within}

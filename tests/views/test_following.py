@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import kafka as kafka_python
+import sqlalchemy as sa
 from views_bus import Bus, eventually
 
 from bus.views.verify import Event, dump_rows, fold, fold_aggregate
@@ -124,18 +125,24 @@ def test_an_unreadable_topic_stops_its_views_only(bus: Bus) -> None:
     assert {p.next_offset for p in bus.store.positions("food_business") if p.topic == f"dept.{bus.licence}"} == {0, 1}
 
 
-def test_waiting_for_an_aggregate_of_an_aggregate(bus: Bus) -> None:
-    """Everything below it is waited for, level by level."""
-    total = {"view": "a_total", "owner": "food", "kind": "aggregate", "over": {"r": {"view": "by_result"}}}
-    total |= {"group_by": ["businesses"], "measures": {"all": {"sum": "r.inspections"}}}
-    bus.declarations.apply(total, bus.registry.contracts())
+def test_a_change_goes_through_a_look_up_into_figures(bus: Bus) -> None:
+    """An aggregate over a view that looks up another: both are declared while the worker runs, and each change of the
+    looked-up view is in all three when the view itself has it."""
     bus.worker()
-    bus.wait()
     for number in range(1, 4):
         bus.publish(Event(bus.inspection, number % 2, 0, inspection(number, 1)))
-        bus.wait("a_total")
-        contracts = bus.registry.contracts()
-        rows = {n: fold(bus.shapes[n].view, contracts, bus.topics.events) for n in ("food_business", "inspections")}
-        rows["by_result"] = fold_aggregate(bus.shapes["by_result"], bus.shapes, rows)
-        shape = bus.shapes["a_total"]
-        assert bus.dump("a_total") == dump_rows(shape.columns, fold_aggregate(shape, bus.shapes, rows))
+    bus.wait()
+    named = document(bus, "inspections") | {"view": "named"}
+    named |= {"lookups": {"biz": {"view": "food_business", "by": "business"}}}
+    named["fields"] = {**named["fields"], "name": {"from": "biz.name"}}
+    figures = {"view": "a_figure", "owner": "food", "kind": "aggregate", "over": {"n": {"view": "named"}}}
+    figures |= {"group_by": ["name"], "measures": {"all": {"count": "n"}}}
+    for view in (named, figures):
+        bus.declarations.apply(view, bus.registry.contracts())
+    for name in ("alpha", "beta"):
+        bus.publish(Event(bus.licence, 0, 0, licence("a", name, 1.0)))
+        bus.wait()
+        with bus.engine.connect() as connection:
+            found = connection.execute(sa.text('SELECT name, "all" FROM v_a_figure')).all()
+        assert [tuple(row) for row in found] == [(name, 3)]
+    assert bus.store.freshness("named").keys() == {"i", "food_business"}
