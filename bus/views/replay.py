@@ -24,10 +24,12 @@ from bus.infra.database import translated_errors
 from bus.infra.kafka import KafkaConnection
 from bus.views.catalogue import Shape
 from bus.views.graph import read_nodes, shapes_in
+from bus.views.history import read_versions
 from bus.views.keys import parse_key, parse_version
 from bus.views.store import QUARANTINE, read_positions
 from bus.views.verify import Event, Row, by_key, dump_rows, fold, fold_aggregate, read_rows
 from bus.views.verify_disagreement import Open, differing, fold_open, read_open
+from bus.views.verify_history import dump_versions, fold_versions
 
 Place = tuple[str, int]
 LookedUp = Mapping[str, Mapping[tuple[Any, ...], Row]]
@@ -51,20 +53,28 @@ class Verification:
 
 
 async def verify_entity(views: Engine, kafka: KafkaConnection, registry: SchemaSource, shape: Shape) -> Verification:
-    """Compares an entity or history view and its open discrepancies with the fold of its events, and of the rows it
-    looks up as they were in the same snapshot (these are other views' to verify).
+    """Compares an entity or history view, its open discrepancies and its versions with the fold of its events, and of
+    the rows it looks up as they were in the same snapshot (these are other views' to verify).
 
     Raises `ViewRebuilding` where events that the view was built from are no longer in their topic, and while its
     look-ups are filled again.
     """
-    positions, quarantined, rows, looked_up, still_open = _snapshot(views, shape)
+    positions, quarantined, rows, looked_up, still_open, versions = _snapshot(views, shape)
     contracts = {contract.topic: contract for contract in shape.contracts}
     reading = _events(kafka, registry, contracts, positions, quarantined)
     events = [event async for event in reading]
     by_id = {contract.id: contract for contract in shape.contracts}
     found = _compared(shape, rows, fold(shape.view, by_id, events, looked_up), len(events))
     disagreeing = differing(still_open, fold_open(shape.view, by_id, events))
-    return replace(found, differences=(*found.differences, *disagreeing)[:SHOWN])
+    forgotten = _versions(shape, versions, fold_versions(shape.view, by_id, events)) if versions is not None else ()
+    return replace(found, differences=(*found.differences, *disagreeing, *forgotten)[:SHOWN])
+
+
+def _versions(shape: Shape, kept: Sequence[Row], folded: Sequence[Row]) -> list[str]:
+    """Where a history's versions differ."""
+    there, wanted = dump_versions(shape.view, kept), dump_versions(shape.view, folded)
+    extra = [f"+ version {line}" for line in sorted(there - wanted)]
+    return extra + [f"- version {line}" for line in sorted(wanted - there)]
 
 
 def verify_aggregate(views: Engine, shape: Shape) -> Verification:
@@ -97,7 +107,7 @@ def _read(connection: Connection, shape: Shape) -> dict[str, Shape]:
 
 def _snapshot(
     views: Engine, shape: Shape
-) -> tuple[dict[Place, int], set[tuple[str, int, int]], list[Row], LookedUp, Open]:
+) -> tuple[dict[Place, int], set[tuple[str, int, int]], list[Row], LookedUp, Open, list[Row] | None]:
     with translated_errors(), _frozen(views) as connection:
         positions = {(at.topic, at.partition): at.next_offset for at in read_positions(connection, shape.view.name)}
         places = sa.select(QUARANTINE.c.topic, QUARANTINE.c.partition, QUARANTINE.c.offset)
@@ -105,7 +115,8 @@ def _snapshot(
         others = _read(connection, shape) if shape.view.reads else {}
         looked_up = {name: by_key(other.view, read_rows(connection, other)) for name, other in others.items()}
         still_open = read_open(connection, shape.view.name)
-        return positions, quarantined, read_rows(connection, shape), looked_up, still_open
+        versions = read_versions(connection, shape) if shape.view.kind == "history" else None
+        return positions, quarantined, read_rows(connection, shape), looked_up, still_open, versions
 
 
 async def _events(
@@ -155,13 +166,19 @@ class _Decoding:
         sequence = headers.get("ce_sequence")
         number = int(sequence) if sequence is not None else None
         place = (self._contract.id, record.partition, record.offset)
+        time = headers.get("ce_time")
+        told: dict[str, Any] = {
+            "sequence": number,
+            "appended_ms": record.timestamp,
+            "time": time and str(time, "utf-8", "replace"),
+        }
         if record.value is not None:
-            return Event(*place, self._record(record.value), sequence=number)
+            return Event(*place, self._record(record.value), **told)
         stated = headers.get("ce_version")
         fields = {field.name: field for field in self._contract.fields}
         key = parse_key(record.key, tuple(fields[name] for name in self._contract.key)) or ()
         version = fields[self._contract.version] if self._contract.version else None
-        return Event(*place, None, key, parse_version(stated, version) if stated and version else None, number)
+        return Event(*place, None, key, parse_version(stated, version) if stated and version else None, **told)
 
     def _record(self, value: bytes) -> Mapping[str, Any]:
         schema_id, payload = unframe(value)

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bus.core.contracts import Contract
+from bus.core.columns import Column
+from bus.core.contracts import Contract, Kind
 from bus.core.events import Version, version_number
 from bus.core.views import View
-from bus.views.verify import Event, Row
+from bus.views.verify import Event, Row, dump_rows
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
@@ -100,6 +101,34 @@ def fold_history(
             newest[fact.key] = fact
     held = (fact for fact in newest.values() if valid_at is None or fact.ends is None or fact.ends > valid_at)
     return [_row(view, fact.key, fact.record) for fact in held if fact.record is not None]
+
+
+HIDDEN: Final = ("_v1", "_v2", "_v3", "_partition", "_live", "_known", "_valid", "_until")
+
+
+def fold_versions(view: View, contracts: Mapping[str, Contract], events: Iterable[Event]) -> list[Row]:
+    """Every version that a history view keeps, with its hidden columns as integers: since when it is known in
+    milliseconds, from when and until when it holds in microseconds."""
+    own = [field.name for field in view.fields if field.source == view.sources[0].name]
+    found = []
+    for fact in facts(view, contracts, events):
+        times = (_microseconds(fact.known) // 1_000, _microseconds(fact.begins), fact.ends and _microseconds(fact.ends))
+        blank = {**dict.fromkeys(own), **dict(zip(view.key, fact.key, strict=True))}
+        row = blank if fact.record is None else _row(view, fact.key, fact.record)
+        hidden = (*fact.version, fact.record is not None, *times)
+        found.append({**row, **dict(zip(HIDDEN, hidden, strict=True))})
+    return found
+
+
+def dump_versions(view: View, rows: Iterable[Row]) -> set[str]:
+    """Versions in one canonical form, a line for each."""
+    own = [field.name for field in view.fields if field.source == view.sources[0].name and field.name not in view.key]
+    columns = [Column(name, Kind.TEXT, True, {}, "open", False) for name in (*view.key, *own, *HIDDEN)]
+    return set(dump_rows(columns, rows).decode().splitlines())
+
+
+def _microseconds(instant: dt.datetime) -> int:
+    return (instant - _EPOCH) // dt.timedelta(microseconds=1)
 
 
 def _row(view: View, key: tuple[Any, ...], record: Mapping[str, Any]) -> Row:
