@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+import sqlalchemy as sa
+
 from bus.access.answers import EVERY_ROW, Filter, Verdict
 from bus.access.engine import Outcome, PolicyEngine
 from bus.access.facts import request_input
@@ -29,7 +31,7 @@ from bus.core.grants import CHANNELS, PUBLIC, Grant, Limits
 from bus.core.guards import is_open
 from bus.core.masks import Mask, check_mask
 from bus.core.views import View
-from bus.errors import BadFilter, BusError, PolicyError, Unavailable
+from bus.errors import BadFilter, BusError, DatabaseUnavailable, PolicyError, Unavailable
 
 MAX_CACHED: Final = 10_000
 log = logging.getLogger(__name__)
@@ -142,7 +144,10 @@ class Decider:
 
     async def _read(self, subject: Subject, shape: Shape, purpose: str | None, channel: str) -> _Request:
         arguments = (subject, shape, purpose, channel)
-        return await asyncio.to_thread(self._request, *arguments) if self._aside else self._request(*arguments)
+        try:
+            return await asyncio.to_thread(self._request, *arguments) if self._aside else self._request(*arguments)
+        except sa.exc.SQLAlchemyError as error:  # whatever is wrong with the facts, there is no decision without them
+            raise DatabaseUnavailable() from error
 
     def _request(self, subject: Subject, shape: Shape, purpose: str | None, channel: str) -> _Request:
         """The request with the grants as they are now: those of the department, and those of everybody."""
