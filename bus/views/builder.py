@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import groupby
+from typing import Final
 
 import numpy as np
 import sqlalchemy as sa
@@ -25,12 +27,13 @@ from bus.views.followers import Follower
 from bus.views.history import Keeper, knowing
 from bus.views.merging import Counts, Merging
 from bus.views.newest import newest, selected, without_sequence
-from bus.views.statements import MergeStatements, RowStatements, insert_into, touched_keys
+from bus.views.statements import Insert, MergeStatements, RowStatements, insert_into, touched_keys
 from bus.views.store import POSITION, QUARANTINE, VIEW, Position, read_positions
 from bus.views.tables import layout
 
 Place = tuple[str, int]
 CrashPoint = Callable[[str], None]
+_MADE: Final = "temporary tables"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,8 @@ class Builder:
             for place, records in enumerate(self._layout.records)
         ]
 
+        self._made: set[str] = set()
+
     @property
     def shape(self) -> Shape:
         return self._shape
@@ -93,7 +98,9 @@ class Builder:
     def _applied(self, batches: Sequence[Batch]) -> Outcome:
         with write(self._engine) as connection:
             outcome = self._transaction(connection, batches)
+            made = connection.info.setdefault(_MADE, set[str]())
             self._crash("before commit")
+        made |= self._made
         self._crash("after commit")
         return outcome
 
@@ -140,13 +147,17 @@ class Builder:
             connection.execute(rows.delete)
 
     def _make_temporary(self, connection: Connection) -> None:
-        """Temporary tables live as long as the connection, which the pool may have changed."""
-        needed = self._needs_touched()
+        """Temporary tables live as long as the connection, which the pool may have changed. Which of them it has is
+        noted with it once they are committed: a statement for each would cost a small batch as much as its events."""
+        made = connection.info.get(_MADE, ())
         for merging in self._merges:
             merging.begin(connection.dialect.name)
+        needed = self._needs_touched()
         tables = [merging.stage for merging in self._merges] + ([self._touched] if needed else [])
         for table in tables:
-            connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
+            if table.name not in made:
+                connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
+        self._made = {table.name for table in tables}
         if needed and connection.dialect.name != "postgresql":
             connection.execute(sa.delete(self._touched))
 
@@ -217,12 +228,18 @@ def write_positions(connection: Connection, view: str, positions: Sequence[Posit
     """Stores the positions of a view."""
     if not positions:
         return
-    insert = insert_into(POSITION, connection.dialect.name)
-    key = ["view", "topic", "partition"]
     names = [column.name for column in POSITION.columns if column.name != "view"]
-    changes = {name: insert.excluded[name] for name in names if name not in key}
     rows = [{"view": view, **{name: getattr(position, name) for name in names}} for position in positions]
-    connection.execute(insert.on_conflict_do_update(index_elements=key, set_=changes), rows)
+    connection.execute(_position_upsert(connection.dialect.name), rows)
+
+
+@lru_cache
+def _position_upsert(dialect: str) -> Insert:
+    """Made once: to make it takes as long as to run it."""
+    insert = insert_into(POSITION, dialect)
+    key = ["view", "topic", "partition"]
+    changes = {column.name: insert.excluded[column.name] for column in POSITION.columns if column.name not in key}
+    return insert.on_conflict_do_update(index_elements=key, set_=changes)
 
 
 def _after(batch: Batch, next_offset: int) -> Batch:
