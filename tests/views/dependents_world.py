@@ -1,4 +1,4 @@
-"""Views that read other views: look-ups of one and two levels, aggregates over them, joins; what must be true of them."""
+"""Views that read other views: look-ups of one and two levels, aggregates over them, joins; what must hold of them."""
 
 from __future__ import annotations
 
