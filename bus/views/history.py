@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from bus.core.events import NEVER
-from bus.views.batches import Batch, Integers, Record
+from bus.views.batches import Batch, Chosen, Integers
 from bus.views.catalogue import Shape
 from bus.views.staging import as_sqlite, load
 from bus.views.statements import insert_into, temporary
@@ -115,24 +115,22 @@ class Keeper:
         }
 
 
-def event_times(records: Sequence[Record], known: Integers) -> Integers:
+def event_times(records: Chosen, known: Integers) -> Integers:
     """When each event happened, in microseconds: what it says itself (``ce_time``), else since when it is known.
 
     ``known``: milliseconds. A ``ce_time`` that cannot be read or has no time zone counts as none.
     """
-    found = known * _MILLISECOND_US
-    for index, record in enumerate(records):
-        stated = next((value for name, value in record.headers if name == "ce_time"), None)
-        if stated is not None:
-            found[index] = _read_time(stated, int(found[index]))
-    return found
+    stated = records.header("ce_time")
+    times = np.array([_read_time(text) for text in stated.texts], np.int64)
+    found = times[stated.codes]
+    return np.where(found == NEVER, known * _MILLISECOND_US, found)
 
 
-def _read_time(text: bytes, otherwise: int) -> int:
+def _read_time(text: bytes | None) -> int:
     try:
-        return microseconds(dt.datetime.fromisoformat(text.decode()))
+        return NEVER if text is None else microseconds(dt.datetime.fromisoformat(text.decode()))
     except (ValueError, OverflowError):
-        return otherwise
+        return NEVER
 
 
 def instants(values: pa.Array) -> Integers:
