@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from bus.views.builder import Builder, Place
 from bus.views.catalogue import Shape
@@ -45,3 +46,24 @@ class Held:
     def caught_up(self) -> bool:
         """Whether everything that was there at the start is applied."""
         return self.reading and all(self.positions.get(place, 0) >= end for place, end in self.targets.items())
+
+
+class Crew(Protocol):
+    """What a rebuild needs of the roster."""
+
+    held: dict[str, Held]
+
+    def take(self, shape: Shape, epoch: int) -> Held:
+        """Begins to build the view under that epoch."""
+
+    def start(self, held: Held) -> None:
+        """Finds where to read from."""
+
+    def forget(self, held: Held | None) -> None:
+        """Builds the view no more."""
+
+    def starts_and_ids(self, shape: Shape) -> tuple[Mapping[Place, int], Mapping[str, str]]:
+        """Where the view's partitions begin now, and the ids of its topics."""
+
+    def ends(self) -> Mapping[Place, int]:
+        """Where partitions ended when Kafka was last asked."""

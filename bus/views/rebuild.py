@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import sqlalchemy as sa
 import structlog
@@ -27,7 +27,7 @@ from bus.views.changes import InPlace, comparable, plan
 from bus.views.comparing import Comparison, compare
 from bus.views.followed import follow_swap, lock_reads
 from bus.views.generation import note
-from bus.views.held import Held
+from bus.views.held import Crew, Held
 from bus.views.lease import Leases
 from bus.views.requests import Request
 from bus.views.reshaping import reshape
@@ -37,27 +37,6 @@ from bus.views.swap import NEXT, OLD
 log = structlog.get_logger(__name__)
 _TRIES = 5
 _PAUSE_S = 0.02
-
-
-class Crew(Protocol):
-    """What a rebuild needs of the roster."""
-
-    held: dict[str, Held]
-
-    def take(self, shape: Shape, epoch: int) -> Held:
-        """Begins to build the view under that epoch."""
-
-    def start(self, held: Held) -> None:
-        """Finds where to read from."""
-
-    def forget(self, held: Held | None) -> None:
-        """Builds the view no more."""
-
-    def starts_and_ids(self, shape: Shape) -> tuple[Mapping[Place, int], Mapping[str, str]]:
-        """Where the view's partitions begin now, and the ids of its topics."""
-
-    def ends(self) -> Mapping[Place, int]:
-        """Where partitions ended when Kafka was last asked."""
 
 
 @dataclass(slots=True)
@@ -90,7 +69,14 @@ class Rebuilds:
         self._comparer.shutdown(wait=False, cancel_futures=True)
 
     def follow(self, held: Held, declared: Shape, state: ViewState, request: Request | None) -> None:
-        """One step: what was asked for, else what a changed declaration needs, else what is under way."""
+        """One step: what was asked for, else what a changed declaration needs, else what is under way. Where a reader
+        holds the tables for too long the step is tried again with the next tick; no other view waits for it."""
+        try:
+            self._step(held, declared, state, request)
+        except DatabaseUnavailable as error:
+            log.warning("rebuild_waits", view=held.name, cause=str(error.__cause__))
+
+    def _step(self, held: Held, declared: Shape, state: ViewState, request: Request | None) -> None:
         asked = request if request is not None and request.id != state.request else None
         known = state.rebuild or {}
         if asked is not None and held.builder is None:
@@ -99,6 +85,9 @@ class Rebuilds:
             return
         elif asked is not None and asked.kind == "undo":
             self._undo(held, declared, asked)
+        elif asked is not None and state.state == "building":
+            told = {"kind": "rebuild", "request": asked.id, "target": declared.fingerprint, "state": "done"}
+            self._end(held, {**told, "why": "it is being built from the beginning as it is"})
         elif asked is not None:
             self._begin(held, declared, "it was asked for", asked.id)
         elif known.get("state") == "building" and known.get("target") == declared.fingerprint:
