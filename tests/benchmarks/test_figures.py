@@ -10,7 +10,7 @@ import httpx2
 import pytest
 import sqlalchemy as sa
 
-from benchmarks import data, harness, publish, query, views
+from benchmarks import data, freshness, growth, harness, publish, query, views
 from benchmarks.harness import Goal, Plan, Sample, WorkMissing
 from benchmarks.world import World
 from bus.infra.database import open_database
@@ -84,3 +84,26 @@ def test_ratios_are_taken_within_each_repeat(tmp_path: Path) -> None:
     assert written["machine"]["cores"]
     assert str(tmp_path) not in json.dumps(written)
     assert "not met" not in harness.table([result])
+
+
+def test_growth_compares_the_ends_of_one_run() -> None:
+    """The first tenth of the events against the last, and the most memory, wherever the commits fall."""
+    commits = [[float(n), n * 1_000, 100.0 + n] for n in range(1, 101)]
+    commits += [[100.0 + 2 * n, 100_000 + n * 1_000, 200.0] for n in range(1, 12)]
+    found = growth.judged("sqlite", commits, 111_000)
+    assert found["first records, SQLite"].rate == pytest.approx(1_000)
+    assert found["last records, SQLite"].rate == pytest.approx(500, rel=0.05)
+    assert found["memory, SQLite"].rate == pytest.approx(300 / 200)
+    with pytest.raises(WorkMissing):
+        growth.judged("sqlite", commits[:1], 1_000)
+
+
+def test_freshness_counts_from_the_first_position_beyond_the_event() -> None:
+    """Every view counts; an event that one of them never showed fails the run."""
+    seen = {(f"v{n}", 1): ([4, 6, 9], [1.0, 2.0, 3.0 + n]) for n in range(freshness.VIEWS)}
+    assert freshness._delays(seen, 1, 5, 1.5) == [0.5] * freshness.VIEWS
+    assert freshness._delays(seen, 1, 6, 2.5)[-1] == pytest.approx(0.5 + freshness.VIEWS - 1)
+    with pytest.raises(WorkMissing, match="never seen"):
+        freshness._delays(seen, 1, 9, 1.0)
+    with pytest.raises(WorkMissing, match="0 views"):
+        freshness._delays(seen, 2, 0, 1.0)
