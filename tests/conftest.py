@@ -30,23 +30,24 @@ os.environ["TZ"] = "UTC"
 time.tzset()
 
 
-STACKS = ("faults", "demo", "browser")
-"""Folders whose tests start whole stacks and look at the clock: they keep out of each other's way."""
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full-length", action="store_true", help="faults in full length, as `make faults` runs them")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For two processes (`-n 2 --dist loadgroup`): one takes all stacks, first, since they take longest; the other
-    files go as wholes to whichever is free."""
-    folders = {item: item.path.relative_to(ROOT / "tests").parts[0] for item in items}
-    for item, folder in folders.items():
-        item.add_marker(pytest.mark.xdist_group("stacks" if folder in STACKS else str(item.path)))
-    if any(folder not in STACKS for folder in folders.values()):
-        items.sort(key=lambda item: folders[item] not in STACKS)
+    """For two processes (`-n 2 --dist loadgroup`): one takes all whole stacks, first, since they take longest and look
+    at the clock; the other files go as wholes to whichever is free."""
+    stacks = {item for item in items if _is_stack(item)}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("stacks" if item in stacks else str(item.path)))
+    if len(stacks) < len(items):
+        items.sort(key=lambda item: item not in stacks)
+
+
+def _is_stack(item: pytest.Item) -> bool:
+    folder = item.path.relative_to(ROOT / "tests").parts[0]
+    return folder in ("demo", "browser") or "make_home" in getattr(item, "fixturenames", ())
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -68,6 +68,7 @@ def test_versions_are_ordered() -> None:
         Version(0, NEVER, 3),
         Version(0, NEVER, 4),
         Version(1, 0, 0),
+        Version(1, 0, 0, 1),
     ]
     assert all(older < newer for older, newer in itertools.pairwise(ordered))
 
