@@ -108,8 +108,8 @@ def test_new_views_appear_while_running(bus: Bus) -> None:
 
 @pytest.mark.fault
 def test_killed_at_random_points(either: Bus, full_length: bool) -> None:
-    """Workers die by SIGKILL at random points during the load (50 of them in full length, 1 in short; more in tests/faults); the last one's
-    views equal the fold."""
+    """Workers die by SIGKILL at random points during the load (50 of them in full length, 1 in short); the last one's
+    views equal the fold. At which statement: see tests/faults/test_workers.py."""
     dice = random.Random(4)
     publish_many(either, 3_000, dice)
     for seed in range(50 if full_length else 1):
