@@ -165,7 +165,7 @@ class Reader:
                 enable_auto_commit=False,
                 auto_offset_reset="none",
                 isolation_level="read_committed",
-                max_partition_fetch_bytes=4 * 1024 * 1024,
+                max_partition_fetch_bytes=2 * 1024 * 1024,  # of each partition, held while the others are read
                 request_timeout_ms=15_000,
                 retry_backoff_ms=200,
             )
