@@ -21,9 +21,9 @@ from bus.contracts.registry import Registry
 from bus.infra.database import open_database
 from bus.infra.kafka import KafkaConnection
 from bus.views.catalogue import Declarations
-from bus.views.held import Held
-from bus.views.reader import Round
 from bus.views.worker import Worker
+from bus.views.workers.held import Held
+from bus.views.workers.reader import Round
 
 _PROBE_S: Final = 2.0  # Faust empties its channels when it rebalances: a lost round is sent again
 _LOOK_S: Final = 0.05

@@ -13,15 +13,15 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from benchmarks.run_worker import governance
 from bus.infra.database import open_database, write
 from bus.infra.kafka import Admin, KafkaConnection
-from bus.views.batches import Batch
 from bus.views.builder import Builder, write_positions
 from bus.views.catalogue import Shape, shapes
-from bus.views.decoder import Decoder
-from bus.views.events import Fetched
-from bus.views.fetching import Chunks
-from bus.views.generation import prepare
-from bus.views.lease import Leases
+from bus.views.decoding.batches import Batch
+from bus.views.decoding.decoder import Decoder
+from bus.views.decoding.events import Fetched
+from bus.views.decoding.fetching import Chunks
+from bus.views.rebuilding.generation import prepare
 from bus.views.store import Position, ViewStore
+from bus.views.workers.lease import Leases
 
 BATCH_EVENTS = 20_000
 Read = list[tuple[tuple[str, int], Fetched]]

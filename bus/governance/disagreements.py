@@ -23,8 +23,8 @@ from bus.audit.log import AuditLog
 from bus.core import names
 from bus.errors import NotAParty, Refused, Unavailable, UnknownField, UnknownView
 from bus.views.catalogue import Shape
-from bus.views.disagreement import Pair, pairs
-from bus.views.discrepancies import Count, Discrepancies, Discrepancy, State
+from bus.views.derived.disagreement import Pair, pairs
+from bus.views.derived.discrepancies import Count, Discrepancies, Discrepancy, State
 
 CHANNEL = "discrepancies"
 

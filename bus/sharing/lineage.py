@@ -30,9 +30,9 @@ from bus.sharing.query import Asked, Query, QueryDoor
 from bus.sharing.readers import Reader
 from bus.sharing.recording import disclosure
 from bus.sharing.store import Statements
-from bus.views import lineage
 from bus.views.catalogue import Shape
-from bus.views.lineage import MOST_VERSIONS, Key, Origin, Visible
+from bus.views.derived import lineage
+from bus.views.derived.lineage import MOST_VERSIONS, Key, Origin, Visible
 from bus.views.values import instant
 
 _LINKS: Final = 5  # look-ups that follow one another

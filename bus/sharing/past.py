@@ -14,7 +14,7 @@ from bus.sharing.filters import comparisons
 from bus.sharing.permitted import Permitted
 from bus.sharing.store import asked_of
 from bus.views.catalogue import Shape
-from bus.views.history import Moment, rows_at, versions
+from bus.views.derived.history import Moment, rows_at, versions
 
 
 def refuse_without_history(

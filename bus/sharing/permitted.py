@@ -19,7 +19,7 @@ from bus.sharing.filters import Comparison, Filter, Group, comparisons
 from bus.sharing.question import DEFAULT_ROWS, Chosen, Order, Query
 from bus.sharing.values import like_pattern, typed_value
 from bus.views.catalogue import Shape
-from bus.views.history import NOW, Moment
+from bus.views.derived.history import NOW, Moment
 
 _IS: Final = ("null", "not_null", "true", "false")
 _PATTERN: Final = ("like", "ilike")

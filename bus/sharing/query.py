@@ -30,7 +30,7 @@ from bus.sharing.recording import disclosure, refusal
 from bus.sharing.store import Base, Rendering, Statements, base, statements
 from bus.sharing.watch import Standing, Watch
 from bus.views.catalogue import Shape
-from bus.views.history import NOW, Moment
+from bus.views.derived.history import NOW, Moment
 from bus.views.tables import row_table
 
 __all__ = ["Answer", "Asked", "Query", "QueryDoor", "parse_query"]

@@ -14,7 +14,7 @@ from typing import Final
 from bus.core.views import View
 from bus.errors import BadFilter, RangeBeyondEnd, UnknownField
 from bus.sharing.filters import MAX_FILTERS, Comparison, Filter, parse_filter, parse_group
-from bus.views.history import NOW, Moment
+from bus.views.derived.history import NOW, Moment
 
 DEFAULT_ROWS: Final = 1_000
 MAX_COLUMNS: Final = 1_000

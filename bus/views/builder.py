@@ -19,14 +19,14 @@ from sqlalchemy.engine import Connection, Engine
 from bus.contracts.quarantine import Quarantined, put
 from bus.errors import DependentsChanged, Fenced
 from bus.infra.database import translated_errors, write
-from bus.views.batches import Batch
 from bus.views.catalogue import Shape
-from bus.views.dependents import Dependents
-from bus.views.disagreement import disagreement
-from bus.views.followers import Follower
-from bus.views.history import Keeper, knowing
+from bus.views.decoding.batches import Batch
+from bus.views.decoding.newest import newest, selected, without_sequence
+from bus.views.derived.dependents import Dependents
+from bus.views.derived.disagreement import disagreement
+from bus.views.derived.followers import Follower
+from bus.views.derived.history import Keeper, knowing
 from bus.views.merging import Counts, Merging
-from bus.views.newest import newest, selected, without_sequence
 from bus.views.statements import Insert, MergeStatements, RowStatements, insert_into, touched_keys
 from bus.views.store import POSITION, QUARANTINE, VIEW, Position, read_positions
 from bus.views.tables import layout

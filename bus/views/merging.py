@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from bus.views.batches import Batch, Integers
-from bus.views.followers import Follower
-from bus.views.newest import Newest, overtaken, stale
+from bus.views.decoding.batches import Batch, Integers
+from bus.views.decoding.newest import Newest, overtaken, stale
+from bus.views.derived.followers import Follower
 from bus.views.staging import load, load_by
 from bus.views.statements import MergeStatements
 from bus.views.tables import LIVE, PARTITION, VERSION, Records

@@ -23,18 +23,18 @@ from sqlalchemy.engine import Engine
 from bus.contracts.registry import SchemaSource
 from bus.errors import DatabaseUnavailable, DependentsChanged, Fenced, Unavailable
 from bus.infra.kafka import KafkaConnection
-from bus.views.application import application
-from bus.views.batches import Batch
 from bus.views.builder import CrashPoint, Outcome, no_crash
 from bus.views.catalogue import Declarations
+from bus.views.decoding.batches import Batch
 from bus.views.defects import report
-from bus.views.held import Held
-from bus.views.holes import hole
-from bus.views.pace import Pace
-from bus.views.reader import Reader, Round
-from bus.views.renewal import Pulse, Renewal
-from bus.views.requests import Requests
-from bus.views.roster import Roster
+from bus.views.rebuilding.pace import Pace
+from bus.views.rebuilding.requests import Requests
+from bus.views.workers.application import application
+from bus.views.workers.held import Held
+from bus.views.workers.holes import hole
+from bus.views.workers.reader import Reader, Round
+from bus.views.workers.renewal import Pulse, Renewal
+from bus.views.workers.roster import Roster
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from bus.governance.disagreements import Asked, Between, Disagreements, Seen
-from bus.views.discrepancies import Discrepancies
+from bus.views.derived.discrepancies import Discrepancies
 from bus.web.callers import Caller, TheParts
 from bus.web.parts import Parts
 from bus.web.problems import request_id

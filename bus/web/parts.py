@@ -19,7 +19,7 @@ from bus.governance.report import DepartmentReport
 from bus.sharing.lineage import LineageDoor
 from bus.sharing.query import QueryDoor
 from bus.views.catalogue import Declarations, Shape
-from bus.views.requests import Kind, Request
+from bus.views.rebuilding.requests import Kind, Request
 from bus.views.store import ViewStore
 
 

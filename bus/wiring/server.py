@@ -41,7 +41,7 @@ from bus.sharing.readers import open_reader
 from bus.sharing.watch import Watch
 from bus.views.applied import AppliedShapes
 from bus.views.catalogue import Declarations
-from bus.views.requests import Kind, Request, Requests
+from bus.views.rebuilding.requests import Kind, Request, Requests
 from bus.views.store import ViewStore
 from bus.web import admin, registry, status
 from bus.web.app import create_app

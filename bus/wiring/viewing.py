@@ -16,7 +16,7 @@ from bus.infra.database import open_database
 from bus.infra.kafka import Admin
 from bus.views.applied import AppliedShapes
 from bus.views.catalogue import Declarations, Shape, shapes
-from bus.views.replay import Verification, verify_aggregate, verify_entity
+from bus.views.oracle.replay import Verification, verify_aggregate, verify_entity
 from bus.views.store import ViewStore
 from bus.views.tables import live_rows, row_table
 from bus.views.waiting import wait

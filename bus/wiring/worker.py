@@ -9,7 +9,7 @@ from bus.infra import logs
 from bus.infra.database import open_database
 from bus.settings import Settings
 from bus.views.catalogue import Declarations
-from bus.views.requests import Requests
+from bus.views.rebuilding.requests import Requests
 from bus.views.worker import Worker
 from bus.wiring.site import connection
 

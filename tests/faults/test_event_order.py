@@ -20,10 +20,10 @@ from bus.core.declarations import parse_view
 from bus.infra.database import open_database
 from bus.views.builder import Builder
 from bus.views.catalogue import Shape, shape_of
-from bus.views.generation import prepare
-from bus.views.lease import Leases
+from bus.views.oracle.verify import Event, dump
+from bus.views.rebuilding.generation import prepare
 from bus.views.store import QUARANTINE, ViewState, ViewStore
-from bus.views.verify import Event, dump
+from bus.views.workers.lease import Leases
 
 pytestmark = pytest.mark.fault
 REGISTRY = FixedRegistry(LICENCE, INSPECTION)

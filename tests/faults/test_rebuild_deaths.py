@@ -17,8 +17,8 @@ from test_worker import publish_many, stop
 from views_bus import Bus
 
 from bus.infra.database import open_database
+from bus.views.oracle.verify import dump_rows, fold, fold_aggregate
 from bus.views.tables import live_rows, row_table
-from bus.views.verify import dump_rows, fold, fold_aggregate
 from tests.conftest import eventually
 
 pytestmark = pytest.mark.fault

@@ -17,7 +17,7 @@ from bus.errors import BadFilter, BusError, RangeBeyondEnd, UnknownField
 from bus.sharing.filters import Comparison, Group, parse_filter, parse_group, shape_of
 from bus.sharing.question import Chosen, Order, Query, parse_query
 from bus.sharing.values import like_pattern, typed_value
-from bus.views.history import Moment
+from bus.views.derived.history import Moment
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 

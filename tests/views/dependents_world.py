@@ -14,12 +14,12 @@ from views_world import INSPECTION, INSPECTIONS, LICENCE, VIEW, FixedRegistry, T
 from bus.core.declarations import parse_view
 from bus.views.builder import Builder
 from bus.views.catalogue import Shape, shape_of
-from bus.views.enrolment import Enrolment
-from bus.views.generation import prepare
-from bus.views.lease import Leases
+from bus.views.derived.enrolment import Enrolment
+from bus.views.oracle.verify import Row, by_key, dump, dump_rows, fold, fold_aggregate
+from bus.views.rebuilding.generation import prepare
 from bus.views.store import VIEW as VIEWS
 from bus.views.store import ViewStore
-from bus.views.verify import Row, by_key, dump, dump_rows, fold, fold_aggregate
+from bus.views.workers.lease import Leases
 
 REGISTRY = FixedRegistry(LICENCE, INSPECTION)
 BROUGHT = {"name": "biz.name", "area": "biz.area", "fee": "biz.fee"}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bus.infra.connection import KafkaConnection
-from bus.views.application import application
+from bus.views.workers.application import application
 
 
 def test_faust_makes_no_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,13 +20,13 @@ from bus.errors import Fenced
 from bus.infra.database import open_database
 from bus.views.builder import Builder
 from bus.views.catalogue import Shape, shape_of
-from bus.views.enrolment import Enrolment
-from bus.views.generation import prepare
-from bus.views.lease import Leases
+from bus.views.derived.enrolment import Enrolment
+from bus.views.oracle.verify import Event, dump, dump_rows, fold, fold_aggregate
+from bus.views.rebuilding.generation import prepare
 from bus.views.store import QUARANTINE, ViewStore
 from bus.views.store import VIEW as VIEWS
 from bus.views.tables import layout, row_table
-from bus.views.verify import Event, dump, dump_rows, fold, fold_aggregate
+from bus.views.workers.lease import Leases
 
 REGISTRY = FixedRegistry(LICENCE, INSPECTION)
 PARTITIONS = 2

@@ -16,8 +16,8 @@ from bus.contracts.wire import frame
 from bus.core.contracts import Json, parse_contract
 from bus.core.events import headers, record_key
 from bus.errors import RegistryUnavailable
-from bus.views.batches import Batch
-from bus.views.decoder import Decoder
+from bus.views.decoding.batches import Batch
+from bus.views.decoding.decoder import Decoder
 
 FLAG = {"type": "enum", "name": "Flag", "symbols": ["A", "B"]}
 ALL_KEYS = schema(

@@ -21,10 +21,10 @@ from views_world import Topics
 from bus.errors import DependentsChanged
 from bus.infra.database import open_database
 from bus.views.builder import Builder
-from bus.views.followed import follow_swap, lock_reads
+from bus.views.derived.followed import follow_swap, lock_reads
+from bus.views.oracle.verify import Event, dump, dump_rows
+from bus.views.rebuilding.swap import swap, undo
 from bus.views.store import VIEW as VIEWS
-from bus.views.swap import swap, undo
-from bus.views.verify import Event, dump, dump_rows
 
 CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
 

@@ -19,12 +19,12 @@ from bus.core.declarations import parse_view
 from bus.infra.database import open_database
 from bus.views.builder import Builder
 from bus.views.catalogue import Shape, shape_of
-from bus.views.generation import prepare, remove
-from bus.views.lease import Leases
+from bus.views.oracle.verify import Event
+from bus.views.oracle.verify_disagreement import Open, differing, fold_open, read_open
+from bus.views.rebuilding.generation import prepare, remove
 from bus.views.store import DISCREPANCY, ViewStore
 from bus.views.tables import layout
-from bus.views.verify import Event
-from bus.views.verify_disagreement import Open, differing, fold_open, read_open
+from bus.views.workers.lease import Leases
 
 FIELDS: dict[str, Any] = {
     "at": ["null", INSTANT],

@@ -18,11 +18,11 @@ from views_world import FixedRegistry, schema
 
 from bus.contracts.codec import Codec
 from bus.contracts.wire import frame
-from bus.views.batches import Batch
-from bus.views.decoder import Decoder
-from bus.views.events import Fetched
-from bus.views.fetching import Chunks, Unreadable, _Partition, _Raw
-from bus.views.parsing import NEEDED, parse
+from bus.views.decoding.batches import Batch
+from bus.views.decoding.decoder import Decoder
+from bus.views.decoding.events import Fetched
+from bus.views.decoding.fetching import Chunks, Unreadable, _Partition, _Raw
+from bus.views.decoding.parsing import NEEDED, parse
 
 PLACE = TopicPartition("dept.market.plain", 0)
 PLAIN = schema("market", "Plain", ["id"], {"id": "string", "size": ["null", "long"]}, **{"bus.version": "size"})

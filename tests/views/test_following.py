@@ -9,7 +9,7 @@ import kafka as kafka_python
 import sqlalchemy as sa
 from views_bus import Bus, eventually
 
-from bus.views.verify import Event, dump_rows, fold, fold_aggregate
+from bus.views.oracle.verify import Event, dump_rows, fold, fold_aggregate
 
 
 def document(bus: Bus, name: str) -> dict[str, Any]:

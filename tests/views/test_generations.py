@@ -14,9 +14,9 @@ from bus.errors import Fenced
 from bus.infra.database import open_database
 from bus.views.builder import Builder
 from bus.views.catalogue import Shape, shape_of
-from bus.views.generation import prepare, start_positions
-from bus.views.lease import Leases
-from bus.views.verify import Event
+from bus.views.oracle.verify import Event
+from bus.views.rebuilding.generation import prepare, start_positions
+from bus.views.workers.lease import Leases
 
 PLACE = ("dept.market.licence", 0)
 

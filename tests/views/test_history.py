@@ -18,13 +18,13 @@ from bus.core.declarations import parse_view
 from bus.infra.database import open_database
 from bus.views.builder import Builder
 from bus.views.catalogue import Shape, shape_of
-from bus.views.generation import prepare, remove
-from bus.views.history import Moment, read_versions, rows_at
-from bus.views.lease import Leases
+from bus.views.derived.history import Moment, read_versions, rows_at
+from bus.views.oracle.verify import Event, Row, dump, dump_rows
+from bus.views.oracle.verify_history import dump_versions, fold_history, fold_versions
+from bus.views.rebuilding.generation import prepare, remove
 from bus.views.store import POSITION, VIEW, ViewStore
 from bus.views.tables import layout
-from bus.views.verify import Event, Row, dump, dump_rows
-from bus.views.verify_history import dump_versions, fold_history, fold_versions
+from bus.views.workers.lease import Leases
 
 PERMIT = schema(
     "market",

@@ -25,13 +25,13 @@ from bus.core.events import Version, version_number
 from bus.core.names import topic_of
 from bus.errors import Fenced
 from bus.infra.database import open_database
-from bus.views.batches import Batch
 from bus.views.builder import Builder, Place
-from bus.views.generation import prepare, remove
-from bus.views.lease import Leases
+from bus.views.decoding.batches import Batch
+from bus.views.oracle.verify import Event, dump, dump_rows, fold, read_rows
+from bus.views.rebuilding.generation import prepare, remove
 from bus.views.store import ViewState, ViewStore
 from bus.views.tables import Records
-from bus.views.verify import Event, dump, dump_rows, fold, read_rows
+from bus.views.workers.lease import Leases
 
 LEASE_S = 5.0
 

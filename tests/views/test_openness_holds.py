@@ -12,8 +12,8 @@ from views_world import BY_RESULT, INSPECTION, INSPECTIONS, LICENCE, VIEW
 
 from bus.core.contracts import parse_contract
 from bus.core.declarations import parse_view
+from bus.views.oracle.verify import Event, Row, by_key, fold, fold_aggregate
 from bus.views.shapes import Shape, ordered, shapes_of
-from bus.views.verify import Event, Row, by_key, fold, fold_aggregate
 
 CONTRACTS = {found.id: found for found in map(parse_contract, (LICENCE, INSPECTION))}
 BROUGHT = {

@@ -5,12 +5,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bus.views.pace import LEAST, SHARE, TRANSACTION_S, Pace
+from bus.views.rebuilding.pace import LEAST, SHARE, TRANSACTION_S, Pace
 
 
 @given(st.floats(1e-6, 1e-2), st.floats(0.0, 0.05))
 def test_transactions_are_short_and_spaced_while_live_views_have_traffic(each: float, own: float) -> None:
-    """Whatever an event costs and a transaction by itself, its time comes down to the bound, or to as few events as make
+    """Whatever events and transactions cost, a transaction comes down to the bound, or to as few events as make
     sense; and rests keep its share of the time."""
     pace = Pace(20_000)
     for _ in range(30):

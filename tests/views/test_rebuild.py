@@ -19,14 +19,14 @@ from bus.errors import Fenced
 from bus.infra.database import open_database
 from bus.views.builder import Builder
 from bus.views.catalogue import Shape, shape_of
-from bus.views.changes import InPlace, comparable, plan
-from bus.views.comparing import compare
-from bus.views.generation import prepare
-from bus.views.reshaping import reshape
+from bus.views.oracle.verify import Event, dump, dump_rows, fold
+from bus.views.rebuilding.changes import InPlace, comparable, plan
+from bus.views.rebuilding.comparing import compare
+from bus.views.rebuilding.generation import prepare
+from bus.views.rebuilding.reshaping import reshape
+from bus.views.rebuilding.swap import NEXT, OLD, discard, swap, undo
 from bus.views.store import VIEW as VIEWS
-from bus.views.swap import NEXT, OLD, discard, swap, undo
 from bus.views.tables import row_table, table_name
-from bus.views.verify import Event, dump, dump_rows, fold
 
 NAME = "food_business"
 

@@ -17,10 +17,10 @@ from views_bus import Bus, eventually
 
 from bus.infra.database import open_database
 from bus.views.catalogue import Shape
-from bus.views.requests import Kind, Requests
-from bus.views.swap import NEXT, OLD
+from bus.views.oracle.verify import Event
+from bus.views.rebuilding.requests import Kind, Requests
+from bus.views.rebuilding.swap import NEXT, OLD
 from bus.views.tables import row_table
-from bus.views.verify import Event
 
 NAME = "food_business"
 QUIET = 9_999

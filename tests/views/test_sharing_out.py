@@ -10,11 +10,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
 from bus.infra.database import open_database
-from bus.views import renewal
-from bus.views.lease import Leases
-from bus.views.renewal import STUCK_S, Pulse, Renewal
-from bus.views.sharing_out import Workers
 from bus.views.store import VIEW, ViewStore
+from bus.views.workers import renewal
+from bus.views.workers.lease import Leases
+from bus.views.workers.renewal import STUCK_S, Pulse, Renewal
+from bus.views.workers.sharing_out import Workers
 
 LEASE_S = 5.0
 

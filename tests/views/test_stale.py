@@ -15,7 +15,7 @@ from bus.infra.database import open_database
 from bus.sharing.watch import Standing, Watch
 from bus.views.applied import AppliedShapes
 from bus.views.catalogue import Shape
-from bus.views.generation import set_state
+from bus.views.rebuilding.generation import set_state
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import sqlalchemy as sa
 from views_bus import Bus, eventually
 from views_world import Message
 
+from bus.views.oracle.verify import Event, dump_rows, fold, fold_aggregate
 from bus.views.store import QUARANTINE
-from bus.views.verify import Event, dump_rows, fold, fold_aggregate
 
 
 def random_event(bus: Bus, dice: random.Random) -> Event:

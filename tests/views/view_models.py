@@ -16,7 +16,7 @@ from bus.core.contracts import Json, Kind, kind_of
 from bus.core.declarations import parse_view
 from bus.core.events import record_key
 from bus.views.catalogue import Shape, shape_of
-from bus.views.verify import Event
+from bus.views.oracle.verify import Event
 
 PARTITIONS = 2
 _LAST = dt.datetime(9999, 12, 31, 23, 59, 59, 999999, dt.UTC)

@@ -18,8 +18,8 @@ from bus.contracts.registry import Registry
 from bus.infra.database import open_database
 from bus.infra.kafka import Admin, KafkaConnection
 from bus.views.catalogue import Declarations, Shape, shapes
+from bus.views.oracle.verify import Event, dump, dump_rows, fold
 from bus.views.store import VIEW, ViewStore
-from bus.views.verify import Event, dump, dump_rows, fold
 from bus.views.waiting import wait
 
 PARTITIONS = 2

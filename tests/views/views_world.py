@@ -14,9 +14,9 @@ from bus.core.contracts import Contract, Json, parse_contract
 from bus.core.events import headers, record_key
 from bus.core.names import topic_of
 from bus.errors import NotFound, UnknownEntity
-from bus.views.batches import Batch
-from bus.views.decoder import Decoder
-from bus.views.verify import Event
+from bus.views.decoding.batches import Batch
+from bus.views.decoding.decoder import Decoder
+from bus.views.oracle.verify import Event
 
 ATTRIBUTES = {
     "bus.owner": "market",

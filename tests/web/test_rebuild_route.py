@@ -10,7 +10,7 @@ import pytest
 from served_world import World
 
 from bus.errors import UnknownView
-from bus.views.requests import Kind, Request, Requests
+from bus.views.rebuilding.requests import Kind, Request, Requests
 from bus.web import admin
 from bus.web.app import create_app
 

@@ -21,9 +21,9 @@ from bus.core.grants import parse_grant_set
 from bus.infra.connection import KafkaConnection
 from bus.infra.kafka import Admin
 from bus.views.builder import Builder
-from bus.views.decoder import Decoder
-from bus.views.enrolment import Enrolment
-from bus.views.generation import prepare, set_state
+from bus.views.decoding.decoder import Decoder
+from bus.views.derived.enrolment import Enrolment
+from bus.views.rebuilding.generation import prepare, set_state
 from bus.views.store import POSITION, VIEW
 
 START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
