@@ -21,7 +21,7 @@ from bus.errors import DependentsChanged, Fenced
 from bus.infra.database import translated_errors, write
 from bus.views.catalogue import Shape
 from bus.views.decoding.batches import Batch
-from bus.views.decoding.newest import newest, selected, without_sequence
+from bus.views.decoding.newest import joined, newest, selected, without_sequence
 from bus.views.derived.dependents import Dependents
 from bus.views.derived.disagreement import disagreement
 from bus.views.derived.followers import Follower
@@ -112,13 +112,18 @@ class Builder:
         counts, gaps = Counts(), set[Place]()
         for _, batches_of_topic in groupby(sorted(batches, key=_topic), key=_topic):
             self._clear_touched(connection, counts)
+            accepted = []
             for batch in batches_of_topic:
                 place = (batch.topic, batch.partition)
                 position = positions.get(place) or Position(batch.topic, batch.partition, 0, None)
                 if batch.base > position.next_offset:
                     gaps.add(place)
                     continue
-                positions[place] = self._one_batch(connection, _after(batch, position.next_offset), position, counts)
+                part, sequenced = self._accepted(connection, _after(batch, position.next_offset), position, counts)
+                positions[place] = _reached(part, position, sequenced)
+                accepted.append(part)
+            for batch in joined(accepted):
+                self._merge(connection, batch, counts)
             if self._rows is not None:
                 self._write_rows(connection, self._rows, counts)
         for follower in self._followers:
@@ -164,7 +169,11 @@ class Builder:
     def _needs_touched(self) -> bool:
         return self._rows is not None or any(follower.wants_rows for follower in self._followers)
 
-    def _one_batch(self, connection: Connection, batch: Batch, position: Position, counts: Counts) -> Position:
+    def _accepted(
+        self, connection: Connection, batch: Batch, position: Position, counts: Counts
+    ) -> tuple[Batch, bool]:
+        """The events of one partition that are merged, and whether it has stated sequences by now. What is refused is
+        put into quarantine, and followers get the rest."""
         refused = list(batch.refused)
         lacking, sequenced = without_sequence(batch, position.sequenced)
         if lacking.any():
@@ -177,15 +186,16 @@ class Builder:
             batch = replace(batch, known=knowing(batch.appended_ms, position.known_ms))
         put(connection, QUARANTINE, refused)
         counts.quarantined += len(refused)
-        if len(batch):
-            self._merge(connection, batch, counts)
-        return _reached(batch, position, sequenced)
+        for merging in self._merges:
+            if merging.topic == batch.topic and len(batch):
+                merging.follow(connection, batch, self._followers)
+        return batch, sequenced
 
     def _merge(self, connection: Connection, batch: Batch, counts: Counts) -> None:
         found, late, touching = newest(batch), 0, self._needs_touched()
         for merging in self._merges:
             if merging.topic == batch.topic:
-                late = merging.merge(connection, batch, found, counts, followers=self._followers, touching=touching)
+                late = merging.merge(connection, batch, found, counts, touching=touching)
         counts.applied += len(batch) - late
         counts.stale_dropped += late
 

@@ -58,7 +58,6 @@ class Merging:
         found: Newest,
         counts: Counts,
         *,
-        followers: Sequence[Follower],
         touching: bool,
     ) -> int:
         """Merges one batch; returns how many of its events came too late. ``touching``: whether the touched view keys
@@ -68,19 +67,22 @@ class Merging:
         if not direct:
             self._stage(connection, _columns(self._records, batch, found.events))
             self._crash("staged")
-        for follower in followers:
-            follower.events(connection, self._records, batch)
         late = 0
         if not found.ordered:
             rows = connection.execute(statements.versions).all()
-            late = stale(batch, found, {tuple(row[:3]): tuple(row[3:]) for row in rows})
+            late = stale(batch, found, {tuple(row[:4]): tuple(row[4:]) for row in rows})
         if touching:
             self._touch(connection, counts)
         merged = self._directly(connection, batch, found) if direct else self._from_stage(connection)
         self._crash("merged")
         if found.ordered and merged < len(found.events):
-            late = overtaken(found, batch, list(connection.execute(statements.overtaken).scalars()))
+            late = overtaken(found, batch, {tuple(row) for row in connection.execute(statements.overtaken)})
         return late
+
+    def follow(self, connection: Connection, batch: Batch, followers: Sequence[Follower]) -> None:
+        """Hands the events of one partition to those who keep more than the newest of each record."""
+        for follower in followers:
+            follower.events(connection, self._records, batch)
 
     def _touch(self, connection: Connection, counts: Counts) -> None:
         statements = self._statements
@@ -136,5 +138,5 @@ def _columns(records: Records, batch: Batch, events: Integers) -> dict[str, pa.A
         name: taken(pa.array(values))
         for name, values in zip(VERSION, (batch.stated, batch.sequence, batch.offsets), strict=True)
     }
-    partition = pa.array(np.full(len(events), batch.partition, np.int32))
-    return {**columns, LIVE: taken(pa.array(batch.live)), PARTITION: partition}
+    partitions = taken(pa.array(batch.places.astype(np.int32)))
+    return {**columns, LIVE: taken(pa.array(batch.live)), PARTITION: partitions}

@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.visitors import InternalTraversal
 
-from bus.views.tables import LIVE, ORDER, VERSION, Layout, Records, table_name
+from bus.views.tables import LIVE, ORDER, PARTITION, VERSION, Layout, Records, table_name
 
 Insert = sqlite.Insert | postgresql.Insert
 
@@ -45,10 +45,11 @@ class MergeStatements:
         self.merge = self._merge(dialect)
         self.direct = self._direct() if dialect == "sqlite" and not records.group else ""
         self.versions = sa.select(
-            *(self.stage.c[name].label(f"new{name}") for name in VERSION),
+            *(self.stage.c[name].label(f"new{name}") for name in ORDER),
             *(self._table.c[name] for name in ORDER),
         ).join_from(self.stage, self._table, self._joined)
-        self.overtaken = sa.select(self.stage.c[VERSION[2]]).join_from(self.stage, self._table, self._joined)
+        places = (self.stage.c[VERSION[2]], self.stage.c[PARTITION])
+        self.overtaken = sa.select(*places).join_from(self.stage, self._table, self._joined)
         self.overtaken = self.overtaken.where(newer(self._table, self.stage))
         if records.group:
             self.old_keys, self.new_keys = self._old_keys(touched, dialect), self._new_keys(touched, dialect)

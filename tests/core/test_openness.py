@@ -64,7 +64,7 @@ LICENCE, INSPECTION = "market.licence", "food.inspection"
         ((LICENCE, "term"), {"licence", "zz", "fee"}),  # the record's own key
         ((INSPECTION, "id"), {"licence", "aa", "ward"}),
     ],
-    ids=str,
+    ids=lambda value: ".".join(sorted(value) if isinstance(value, set) else value),
 )
 def test_what_one_guarded_field_guards(field: tuple[str, str], guarded_columns: set[str]) -> None:
     """Its own column, and by key and rank those whose record it chooses; nothing of another source."""

@@ -23,10 +23,11 @@ from bus.contracts.registry import Registry
 from bus.contracts.registry_client import RegistryClient
 from bus.infra.database import open_database
 from bus.infra.kafka import KafkaConnection
+from bus.views import worker
 from bus.views.builder import CrashPoint
 from bus.views.catalogue import Declarations
 from bus.views.rebuilding.requests import Requests
-from bus.views.workers import reader, worker
+from bus.views.workers import reader
 
 PRELOADED = ["bus.views.worker", "bus.contracts.registry_client", "psycopg"]
 

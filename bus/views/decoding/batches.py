@@ -94,7 +94,8 @@ class Batch:
     ``stated`` and ``sequence`` are the first two parts of the version (`NEVER` for null). ``appended_ms``: when each
     event reached the topic, by the broker's clock. ``end_offset``: where the
     partition ended when this was read; ``read_ms``: when that was. ``records``: as they were consumed; ``known``: since
-    when the bus has each event, in milliseconds, where a view's history asks for it.
+    when the bus has each event, in milliseconds, where a view's history asks for it. ``partitions``: of each event,
+    where `newest.joined` put several partitions together.
     """
 
     topic: str
@@ -115,9 +116,15 @@ class Batch:
     end_offset: int = 0
     read_ms: int = 0
     known: Integers | None = None
+    partitions: Integers | None = None
 
     def __len__(self) -> int:
         return len(self.offsets)
+
+    @property
+    def places(self) -> Integers:
+        """The partition of each event."""
+        return np.full(len(self), self.partition, np.int64) if self.partitions is None else self.partitions
 
     def quarantined(self, index: int, field: str, expected: str, received: str) -> Quarantined:
         """The good event at ``index``, set aside after all."""

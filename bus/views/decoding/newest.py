@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ import pyarrow as pa
 
 from bus.core.events import NEVER
 from bus.views.decoding.batches import Batch, Booleans, Integers
+
+Version = tuple[int, ...]  # stated, sequence, offset, partition
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,32 @@ class Newest:
     events: Integers
     records: Integers
     ordered: bool
+
+
+def joined(batches: Sequence[Batch]) -> list[Batch]:
+    """Batches of several partitions of one topic as one, for what looks at records only: a statement for each partition
+    costs a small batch more than its events. They stay apart where a record is in two of them (which one is late
+    depends on the order of partitions then), and so does an empty one."""
+    parts = [batch for batch in batches if len(batch)]
+    if len(parts) < 2:
+        return parts
+    keys = [part.keys.unique() for part in parts]
+    if len(pa.concat_arrays(keys).unique()) < sum(map(len, keys)):
+        return parts
+    numbers = ("offsets", "live", "stated", "sequence", "appended_ms")
+    together: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in numbers}
+    names = parts[0].columns
+    return [
+        dataclasses.replace(
+            parts[0],
+            **together,
+            keys=pa.concat_arrays([part.keys for part in parts]),
+            columns={name: pa.concat_arrays([part.columns[name] for part in parts]) for name in names},
+            partitions=np.concatenate([part.places for part in parts]),
+            records=parts[0].records.of(np.zeros(len(parts[0]), np.bool_)),
+            refused=(),
+        )
+    ]
 
 
 def newest(batch: Batch) -> Newest:
@@ -47,29 +75,31 @@ def without_sequence(batch: Batch, sequenced: bool) -> tuple[Booleans, bool]:
     return ~has & seen, True
 
 
-def stale(batch: Batch, found: Newest, known: Mapping[tuple[int, int, int], tuple[int, int, int, int]]) -> int:
+def stale(batch: Batch, found: Newest, known: Mapping[Version, Version]) -> int:
     """How many events were older than what had been applied before them. ``known``: by the version of a record's
-    newest event in the batch, the version (with its partition) that the table had; within a batch versions are unique
-    by offset."""
-    versions = list(zip(batch.stated.tolist(), batch.sequence.tolist(), batch.offsets.tolist(), strict=True))
-    highest: dict[int, tuple[int, int, int, int]] = {}
+    newest event in the batch, the version that the table had, both with their partitions: so they are unique."""
+    parts = (batch.stated, batch.sequence, batch.offsets, batch.places)
+    versions = list(zip(*(part.tolist() for part in parts), strict=True))
+    highest: dict[int, Version] = {}
     for event in found.events.tolist():
         if versions[event] in known:
             highest[int(found.records[event])] = known[versions[event]]
     late = 0
     for version, record in zip(versions, found.records.tolist(), strict=True):
         before = highest.get(record)
-        if before is not None and (*version, batch.partition) <= before:
+        if before is not None and version <= before:
             late += 1
         else:
-            highest[record] = (*version, batch.partition)
+            highest[record] = version
     return late
 
 
-def overtaken(found: Newest, batch: Batch, offsets: Sequence[int]) -> int:
+def overtaken(found: Newest, batch: Batch, events: Collection[tuple[int, int]]) -> int:
     """How many events of a batch in which offsets alone decide were late: all those of the records whose newest event,
-    at one of these offsets, was older than what the table had. It happens where a record is in two partitions."""
-    late = found.records[np.isin(batch.offsets, offsets)]
+    one of these (offset, partition), was older than what the table had. It happens where a record is in two
+    partitions."""
+    places = zip(batch.offsets.tolist(), batch.places.tolist(), strict=True)
+    late = found.records[[index for index, place in enumerate(places) if place in events]]
     return int(np.isin(found.records, late).sum())
 
 
