@@ -169,9 +169,7 @@ class Builder:
     def _needs_touched(self) -> bool:
         return self._rows is not None or any(follower.wants_rows for follower in self._followers)
 
-    def _accepted(
-        self, connection: Connection, batch: Batch, position: Position, counts: Counts
-    ) -> tuple[Batch, bool]:
+    def _accepted(self, connection: Connection, batch: Batch, position: Position, counts: Counts) -> tuple[Batch, bool]:
         """The events of one partition that are merged, and whether it has stated sequences by now. What is refused is
         put into quarantine, and followers get the rest."""
         refused = list(batch.refused)
