@@ -6,7 +6,7 @@ lease writes nothing. What was applied already is dropped by position, so a repe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import groupby
@@ -199,10 +199,9 @@ class Builder:
 
     def _finish(self, connection: Connection, positions: Sequence[Position], counts: Counts) -> None:
         write_positions(connection, self._shape.view.name, positions)
-        names = ("applied", "stale_dropped", "null_key", "quarantined")
-        changes = {name: VIEW.c[name] + getattr(counts, name) for name in names if getattr(counts, name)}
-        if changes:
-            connection.execute(sa.update(VIEW).where(VIEW.c.name == self._shape.view.name).values(**changes))
+        changes = {name: getattr(counts, name) for name in _COUNTED}
+        if any(changes.values()):
+            connection.execute(_COUNT, _bound({"name": self._shape.view.name, **changes}))
 
     def set_aside(self, entries: Sequence[Quarantined], batch: Batch) -> Outcome:
         """Moves past a batch without applying it: all of it is put into quarantine."""
@@ -213,23 +212,40 @@ def _topic(batch: Batch) -> str:
     return batch.topic
 
 
-def begin(connection: Connection, shape: Shape, epoch: int, known: sa.ColumnElement[bool] | None = None) -> int:
-    """The first statement of every transaction on a view: raises its ``seq``. ``known``: what else must hold of the
-    view's row, see `Dependents.known`.
+def begin(connection: Connection, shape: Shape, epoch: int, known: Mapping[str, str] | None = None) -> int:
+    """The first statement of every transaction on a view: raises its ``seq``. ``known``: what else the view's row must
+    have, by column, see `Dependents.known`.
 
     Raises `Fenced` under another epoch, and where the tables are another shape's by now: the same worker may have
     followed a changed declaration meanwhile. Raises `DependentsChanged` where ``known`` does not hold.
     """
-    view = shape.view.name
-    mine = (VIEW.c.name == view) & (VIEW.c.epoch == epoch) & (VIEW.c.fingerprint == shape.fingerprint)
-    every = mine if known is None else mine & known
-    statement = sa.update(VIEW).where(every).values(seq=VIEW.c.seq + 1, crashes=0).returning(VIEW.c.seq)
-    seq = connection.execute(statement).scalar_one_or_none()
-    if seq is None and connection.execute(sa.select(VIEW.c.name).where(mine)).first() is not None:
-        raise DependentsChanged(view=view)
+    mine = {"name": shape.view.name, "epoch": epoch, "fingerprint": shape.fingerprint}
+    every = {**mine, **(known or {})}
+    seq = connection.execute(_raise_seq(tuple(every)), _bound(every)).scalar_one_or_none()
+    if seq is None and connection.execute(sa.select(VIEW.c.name).filter_by(**mine)).first() is not None:
+        raise DependentsChanged(view=shape.view.name)
     if seq is None:
-        raise Fenced(view=view, epoch=epoch)
+        raise Fenced(view=shape.view.name, epoch=epoch)
     return int(seq)
+
+
+@lru_cache
+def _raise_seq(names: tuple[str, ...]) -> sa.UpdateBase:
+    """Made once, as all statements of a small batch: to make one takes longer than to run it."""
+    having = (VIEW.c[name] == sa.bindparam(f"of_{name}") for name in names)
+    return sa.update(VIEW).where(*having).values(seq=VIEW.c.seq + 1, crashes=0).returning(VIEW.c.seq)
+
+
+def _bound(values: Mapping[str, object]) -> dict[str, object]:
+    return {f"of_{name}": value for name, value in values.items()}
+
+
+_COUNTED: Final = ("applied", "stale_dropped", "null_key", "quarantined")
+_COUNT: Final = (
+    sa.update(VIEW)
+    .where(VIEW.c.name == sa.bindparam("of_name"))
+    .values({name: VIEW.c[name] + sa.bindparam(f"of_{name}") for name in _COUNTED})
+)
 
 
 def write_positions(connection: Connection, view: str, positions: Sequence[Position]) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import pgpq
 import psycopg
 import pyarrow as pa
 import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import Connection
 
 from bus.errors import DatabaseUnavailable
@@ -21,7 +23,13 @@ def load(connection: Connection, table: sa.Table, columns: Mapping[str, pa.Array
     if connection.dialect.name == "postgresql":
         _copy(connection, table, pa.record_batch(arrays, names=names))
     else:
-        load_by(connection, str(sa.insert(table).compile(dialect=connection.dialect)), arrays)
+        load_by(connection, _insert(table), arrays)
+
+
+@lru_cache(maxsize=1_000)
+def _insert(table: sa.Table) -> str:
+    """SQLite: to make the statement takes as long as to run it for a few rows."""
+    return str(sa.insert(table).compile(dialect=sqlite.dialect()))
 
 
 def load_by(connection: Connection, statement: str, arrays: Sequence[pa.Array]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final, Literal
 
 import sqlalchemy as sa
@@ -259,11 +259,16 @@ def _state(row: sa.RowMapping, rows: int, lag: int) -> ViewState:
     )
 
 
+_POSITIONS: Final = (
+    sa.select(*(POSITION.c[field.name] for field in fields(Position)))
+    .where(POSITION.c.view == sa.bindparam("of"))
+    .order_by(POSITION.c.topic, POSITION.c.partition)
+)
+
+
 def read_positions(connection: Connection, view: str) -> list[Position]:
     """The positions of a view inside a transaction."""
-    columns = [column for column in POSITION.c if column.name != "view"]
-    statement = sa.select(*columns).where(POSITION.c.view == view).order_by(POSITION.c.topic, POSITION.c.partition)
-    return [Position(**row) for row in connection.execute(statement).mappings()]
+    return [Position(*row) for row in connection.execute(_POSITIONS, {"of": view})]
 
 
 def _behind(connection: Connection, view: str) -> dict[str, float]:

@@ -21,15 +21,15 @@ import structlog
 from sqlalchemy.engine import Engine
 
 from bus.contracts.registry import SchemaSource
-from bus.errors import DatabaseUnavailable, DependentsChanged, Fenced, Unavailable
+from bus.errors import DatabaseUnavailable, Fenced, Unavailable
 from bus.infra.kafka import KafkaConnection
-from bus.views.builder import CrashPoint, Outcome, no_crash
+from bus.views.builder import CrashPoint, no_crash
 from bus.views.catalogue import Declarations
-from bus.views.decoding.batches import Batch
 from bus.views.defects import report
 from bus.views.rebuilding.pace import Pace
 from bus.views.rebuilding.requests import Requests
 from bus.views.workers.application import application
+from bus.views.workers.building import Building
 from bus.views.workers.held import Held
 from bus.views.workers.holes import hole
 from bus.views.workers.reader import Reader, Round
@@ -84,11 +84,11 @@ class Worker:
             lost=self._roster.lost,
             also=self._roster.workers.beat,
         )
-        self._writer = ThreadPoolExecutor(1, "writer")
+        self._nudge = asyncio.Event()
+        self._building = Building(self._roster, self._pulse, nudge=self._nudge.set, stop_view=self._stop_view)
         self._keeper = ThreadPoolExecutor(1, "keeper")
         self._readers: dict[Reader, asyncio.Task[None]] = {}
         self._head: Reader | None = None
-        self._waiting = False
         self._moved: dict[str, tuple[int, float]] = {}
 
     def run(self) -> None:
@@ -100,7 +100,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
-        self._stopping, self._nudge = stopping, asyncio.Event()
+        self._stopping = stopping
         app, self._rounds = application(self.id, self._kafka, self._build, self._nudge.set)
         starting = asyncio.create_task(app.start())
         keeping = asyncio.create_task(self._keep())
@@ -128,7 +128,7 @@ class Worker:
         except TimeoutError:
             log.warning("faust_stop_timeout")
         starting.cancel()
-        self._writer.shutdown(wait=False, cancel_futures=True)
+        self._building.close()
         self._keeper.shutdown(wait=False, cancel_futures=True)
 
     async def _on(self, pool: ThreadPoolExecutor, call: Callable[..., T], *arguments: Any) -> T:
@@ -232,7 +232,7 @@ class Worker:
     def _watch(self) -> None:
         """A worker that no longer moves though there is work ends itself; the supervisor starts another (pitfalls 4,
         14, 15). Waiting for the database or the registry is no such case."""
-        now, waiting = time.monotonic(), self._waiting or any(reader.paused for reader in self._readers)
+        now, waiting = time.monotonic(), self._building.waiting or any(reader.paused for reader in self._readers)
         for held in self._roster.held.values():
             at = sum(held.positions.values())
             moved, since = self._moved.get(held.name, (-1, now))
@@ -248,56 +248,13 @@ class Worker:
         """Applies one round to the views of its reader. Nothing leaves here: what cannot be applied stops its view."""
         following.taken = True
         try:
-            for held in list(following.reader.views.values()):
-                batches = [batch for batch in following.batches if batch.topic in held.topics]
-                if batches and held.reading:
-                    await self._apply(following.reader, held, batches)
+            await self._building.build(following)
             self._merge_readers(following.reader)
         except Exception as error:
             report("round_failed", error)
             following.reader.changed()
         finally:
             following.settled.set()
-
-    async def _apply(self, reader: Reader, held: Held, batches: list[Batch]) -> None:
-        begun = time.monotonic()
-        try:
-            outcome = await self._retried(held, lambda: _builder(held).apply(batches))
-        except Fenced:
-            self._roster.forget(held)
-            return
-        except Exception as error:
-            report("batch_failed", error, view=held.name)
-            await self._stop_view(held, f"a batch could not be applied: {type(error).__name__}")
-            return
-        held.positions.update(outcome.positions)
-        held.careful = False
-        if reader.pace is not None:
-            reader.pace.applied(sum(map(len, batches)), time.monotonic() - begun, busy=self._roster.busy)
-        if outcome.gaps:
-            log.warning("gap", view=held.name, places=sorted(outcome.gaps))
-            reader.changed()
-        if not held.live and held.caught_up:
-            self._nudge.set()
-
-    async def _retried(self, held: Held, apply: Callable[[], Outcome]) -> Outcome:
-        """A database that does not answer is asked again; the batch is never given up and never quarantined."""
-        pause = 0.1
-        try:
-            while True:
-                try:
-                    with self._pulse.step(f"building {held.name}"):
-                        return await self._on(self._writer, apply)
-                except DependentsChanged:
-                    log.info("dependents_changed", view=held.name)
-                    self._nudge.set()  # whoever keeps the roster fills the view's look-ups
-                except DatabaseUnavailable as error:
-                    log.warning("database_unavailable", view=held.name, cause=str(error.__cause__))
-                self._waiting = True
-                await asyncio.sleep(pause)
-                pause = min(2.0, pause * 2)
-        finally:
-            self._waiting = False
 
     async def _stop_view(self, held: Held, reason: str) -> None:
         try:
@@ -323,9 +280,3 @@ def _meets(held: Held, head: Reader) -> bool:
     """Whether the head need not go back for this view: it is nowhere behind it."""
     at = head.at
     return all(position >= at.get(place, position) for place, position in held.positions.items())
-
-
-def _builder(held: Held) -> Any:
-    if held.builder is None:
-        raise TypeError(f"{held.name} is not built from topics")
-    return held.builder

@@ -43,6 +43,7 @@ from bus.views.tables import Records
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 FAILED: Final = "its figures could not be computed"
+_NOT_KEPT: Final = "not kept"  # no row has these bases
 _TRIES: Final = 20
 _PASSING: Final = ("08", "40", "53", "55", "57", "58")  # SQLSTATE classes of trouble that passes by itself
 _SQLITE_TROUBLE: Final = (1, 19, 20, 25)  # ERROR, CONSTRAINT, MISMATCH, RANGE: these do not
@@ -69,14 +70,14 @@ class Dependents:
     # --- what the builder asks ---
 
     @property
-    def known(self) -> sa.ColumnElement[bool]:
-        """True of the view's VIEW row while the views computed from it are the ones known here, and while its own
+    def known(self) -> dict[str, str]:
+        """What the view's VIEW row has while the views computed from it are the ones known here, and while its own
         look-ups are kept up to date by those who write the views looked up."""
-        condition = VIEW.c.dependents == (self._own.text if self._own else NONE)
+        dependents = self._own.text if self._own else NONE
         if not self._shape.view.lookups:
-            return condition
+            return {"dependents": dependents}
         enrolled = self._own is not None and self._own.enrolled and self._lookups is not None
-        return condition & (VIEW.c.bases == self._own.bases if enrolled and self._own else sa.false())
+        return {"dependents": dependents, "bases": self._own.bases if enrolled and self._own else _NOT_KEPT}
 
     @property
     def wants_rows(self) -> bool:

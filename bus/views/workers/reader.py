@@ -30,6 +30,7 @@ log = structlog.get_logger(__name__)
 _IDLE_MS = 200
 _LOST_S = 5.0  # a round that nobody has taken after this long never reached the building agent
 _REGISTRY_PAUSE_S = 1.0
+_SMALL = 2_000  # events of a round that are written before the next is read
 
 
 @dataclass(eq=False, slots=True)
@@ -41,9 +42,14 @@ class Round:
     taken: bool = False
     settled: asyncio.Event = field(default_factory=asyncio.Event)
 
+    @property
+    def events(self) -> int:
+        return sum(len(batch) for batch in self.batches)
+
 
 class Reader:
-    """One consumer for ``views``. While one round is written the next is read and decoded.
+    """One consumer for ``views``. While one round is written the next is read and decoded; where there is little to
+    read it is read when the round before is written, since what is read early waits without its later neighbours.
 
     Changing ``views`` and then calling `changed` makes it start again from the positions of its views.
     """
@@ -119,6 +125,9 @@ class Reader:
             if not await self._seek():
                 await asyncio.sleep(0.05)
                 return None
+            pending = None
+        if pending is not None and pending.events < _SMALL:
+            await self._settled(pending)
             pending = None
         batches = await self._read()
         await self._settled(pending)

@@ -1,0 +1,141 @@
+"""Applies the rounds that readers deliver to the views they feed, one round after the other.
+
+The views of a round are written by one thread in one go: to go back to the event loop between two of them would cost a
+small transaction a tenth of its time. What fails there is tried again view by view.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import structlog
+
+from bus.errors import DatabaseUnavailable, DependentsChanged, Fenced
+from bus.views.builder import Outcome
+from bus.views.decoding.batches import Batch
+from bus.views.defects import report
+from bus.views.workers.held import Held
+from bus.views.workers.reader import Reader, Round
+from bus.views.workers.renewal import Pulse
+from bus.views.workers.roster import Roster
+
+log = structlog.get_logger(__name__)
+Work = tuple[Held, Sequence[Batch]]
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """How applying a round to one view went, and how long it took."""
+
+    outcome: Outcome | None
+    error: Exception | None
+    seconds: float
+
+
+class Building:
+    """``nudge``: asks the keeper to look at once; ``stop_view``: awaited for a view that cannot go on. ``waiting``:
+    whether a database is waited for now."""
+
+    def __init__(
+        self,
+        roster: Roster,
+        pulse: Pulse,
+        *,
+        nudge: Callable[[], None],
+        stop_view: Callable[[Held, str], Awaitable[None]],
+    ) -> None:
+        self._roster, self._pulse, self._nudge, self._stop_view = roster, pulse, nudge, stop_view
+        self._writer = ThreadPoolExecutor(1, "writer")
+        self.waiting = False
+
+    def close(self) -> None:
+        self._writer.shutdown(wait=False, cancel_futures=True)
+
+    async def build(self, following: Round) -> None:
+        """Applies one round to the views of its reader. What cannot be applied stops its view."""
+        reader = following.reader
+        fed = [(held, [b for b in following.batches if b.topic in held.topics]) for held in reader.views.values()]
+        work = [(held, batches) for held, batches in fed if batches and held.reading]
+        tried = await self._in_writer(lambda: self._tried(work)) if work else []
+        for index, (held, batches) in enumerate(work):
+            await self._settle(reader, held, batches, tried[index] if index < len(tried) else None)
+
+    async def _in_writer(self, call: Callable[[], list[_Tried]]) -> list[_Tried]:
+        return await asyncio.get_running_loop().run_in_executor(self._writer, call)
+
+    def _tried(self, work: Sequence[Work]) -> list[_Tried]:
+        """In the writer's thread. Ends early where the database does not answer: the rest would wait as long."""
+        found: list[_Tried] = []
+        for held, batches in work:
+            if not held.reading:
+                break
+            found.append(self._try(held, batches))
+            if isinstance(found[-1].error, DatabaseUnavailable):
+                break
+        return found
+
+    def _try(self, held: Held, batches: Sequence[Batch]) -> _Tried:
+        begun = time.monotonic()
+        try:
+            if held.builder is None:
+                raise TypeError(f"{held.name} is not built from topics")
+            with self._pulse.step(f"building {held.name}"):
+                return _Tried(held.builder.apply(batches), None, time.monotonic() - begun)
+        except Exception as error:  # told apart in the event loop
+            return _Tried(None, error, time.monotonic() - begun)
+
+    async def _settle(self, reader: Reader, held: Held, batches: Sequence[Batch], tried: _Tried | None) -> None:
+        done = await self._retried(held, batches, tried)
+        if done is None or isinstance(done.error, Fenced):
+            if done is not None:
+                self._roster.forget(held)
+            return
+        if done.outcome is None:
+            error = done.error or TypeError("neither an outcome nor an error")
+            report("batch_failed", error, view=held.name)
+            await self._stop_view(held, f"a batch could not be applied: {type(error).__name__}")
+            return
+        self._applied(reader, held, done.outcome, sum(map(len, batches)), done.seconds)
+
+    def _applied(self, reader: Reader, held: Held, outcome: Outcome, events: int, seconds: float) -> None:
+        held.positions.update(outcome.positions)
+        held.careful = False
+        if reader.pace is not None:
+            reader.pace.applied(events, seconds, busy=self._roster.busy)
+        if outcome.gaps:
+            log.warning("gap", view=held.name, places=sorted(outcome.gaps))
+            reader.changed()
+        if not held.live and held.caught_up:
+            self._nudge()
+
+    async def _retried(self, held: Held, batches: Sequence[Batch], tried: _Tried | None) -> _Tried | None:
+        """A database that does not answer is asked again; the batch is never given up and never quarantined. None where
+        the view is fed no more."""
+        pause = _FIRST_PAUSE_S
+        try:
+            while True:
+                if tried is None:
+                    if not held.reading:
+                        return None
+                    (tried,) = await self._in_writer(lambda: [self._try(held, batches)])
+                if not isinstance(tried.error, DatabaseUnavailable):
+                    return tried
+                self._explain(held, tried.error)
+                self.waiting, tried = True, None
+                await asyncio.sleep(pause)
+                pause = min(_LONGEST_PAUSE_S, pause * 2)
+        finally:
+            self.waiting = False
+
+    def _explain(self, held: Held, error: DatabaseUnavailable) -> None:
+        if isinstance(error, DependentsChanged):
+            log.info("dependents_changed", view=held.name)
+            self._nudge()  # whoever keeps the roster fills the view's look-ups
+        else:
+            log.warning("database_unavailable", view=held.name, cause=str(error.__cause__))
