@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -26,6 +27,8 @@ from tests.faults.figures import Line, table
 
 ROOT = Path(__file__).resolve().parents[1]
 DOWNLOADS = ROOT / ".bus"
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell gives its background jobs so, and so would we
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["TZ"] = "UTC"
 time.tzset()
 

@@ -142,7 +142,7 @@ def _fields(doc: Mapping[str, Any], known: _Known, problems: Problems) -> tuple[
         if declared is not None and declared not in CLASSES:
             hint = names.nearest(str(declared), CLASSES)
             problems.add(f"{where}.class", f"'{declared}' is not one of {', '.join(CLASSES)}. {hint}")
-        classification = None if declared is None else str(declared)
+        classification = str(declared) if declared in CLASSES else None
         found.append(
             ViewField(_id(name, where, problems), source, source_field, also, classification, compare == "folded")
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx2
 import pytest
 import sqlalchemy as sa
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, Request
 from served_world import XSS, World
 
 from bus.governance.promises.store import Promise
@@ -27,7 +27,11 @@ class Watched:
         page.on("console", lambda message: self.complaints.append(message.text))
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("dialog", lambda dialog: self.complaints.append(f"dialog {dialog.message}"))
-        page.on("requestfailed", lambda request: self.complaints.append(f"failed {request.url}"))
+        page.on("requestfailed", self._failed)
+
+    def _failed(self, request: Request) -> None:
+        if request.failure != "net::ERR_ABORTED":  # that is the browser's own: the page was left before the icon came
+            self.complaints.append(f"failed {request.url}: {request.failure}")
 
 
 @pytest.fixture(params=[(1400, "light"), (390, "dark")], ids=["wide", "narrow"])

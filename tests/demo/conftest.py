@@ -46,8 +46,8 @@ def demo() -> Iterator[Demo]:
     """`bus demo` from nothing, and everything stopped afterwards."""
     home = Path(tempfile.mkdtemp(prefix="bus-demo-"))
     for shared in ("bin", "lib"):
-        if (DOWNLOADS / shared).exists():
-            (home / shared).symlink_to(DOWNLOADS / shared)
+        (DOWNLOADS / shared).mkdir(parents=True, exist_ok=True)
+        (home / shared).symlink_to(DOWNLOADS / shared)
     running = Demo(home, environment={**os.environ, "BUS_HOME": str(home), "TZ": "UTC"})
     done = running.bus("demo")
     running.output = done.stdout

@@ -109,7 +109,7 @@ def test_a_department_sees_what_it_published_and_who_read_it(demo: Demo) -> None
         (("query", "food_business", "--as", "tax", "--purpose", "levy", "--where", "legal_name=eq.X"), "masked"),
         (("token", "nobody"), "department"),
         (("contracts", "check", "README.md"), "line 1"),
-        (("views", "check", "schemas/departments.yaml"), "mapping"),
+        (("views", "check", "schemas/departments.yaml"), "problem(s)"),
         (("grants", "apply", "nowhere.yaml"), "no file"),
         (("publish", "market.business_licence", "--as", "tax"), "market"),
     ],

@@ -45,6 +45,7 @@ class Home:
         self.environment = {**inherited, **environment, "BUS_HOME": str(folder), "TZ": "UTC"}
         self._url = environment.get("BUS_DATABASE_URL")
         for shared in ("bin", "lib"):
+            (DOWNLOADS / shared).mkdir(parents=True, exist_ok=True)
             (folder / shared).symlink_to(DOWNLOADS / shared)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.util
 import os
@@ -12,7 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 
@@ -38,6 +40,10 @@ class Downloads:
     def kafka_jars(self) -> Path:
         """The folder with Kafka's jars, fetched through Maven if they are not there. Raises SetupError."""
         folder = self.root / "lib" / "kafka"
+        with _alone(folder.parent):
+            return self._kafka_jars(folder)
+
+    def _kafka_jars(self, folder: Path) -> Path:
         pom = resources.files("bus.infra.stack").joinpath("pom.xml").read_bytes()
         stamp = folder / "pom.sha256"
         wanted = hashlib.sha256(pom).hexdigest()
@@ -46,7 +52,6 @@ class Downloads:
         maven = shutil.which("mvn")
         if maven is None:
             raise _missing("Kafka's jars are fetched with Maven and there is no mvn on PATH", "Maven", "BUS_KAFKA")
-        folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".kafka.") as scratch:
             fetched = self._copy_dependencies(maven, Path(scratch), pom)
             write_private(fetched / "pom.sha256", wanted)
@@ -92,12 +97,15 @@ class Downloads:
         if on_path is not None and _opa_version(Path(on_path)) >= _OPA_LOWEST:
             return Path(on_path)
         own = self.root / "bin" / "opa"
+        with _alone(own.parent):
+            return self._own_opa(own)
+
+    def _own_opa(self, own: Path) -> Path:
         if own.exists() and _opa_version(own) >= _OPA_LOWEST:
             return own
         go = shutil.which("go")
         if go is None:
             raise _missing("there is neither OPA 1.22 or newer nor Go on PATH", "OPA 1.22+ or Go", "BUS_OPA")
-        own.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=own.parent, prefix=".opa.") as scratch:
             argv = [go, "install", f"github.com/open-policy-agent/opa@v{OPA_VERSION}"]
             environment = {**os.environ, "GOBIN": scratch}
@@ -134,6 +142,16 @@ class Downloads:
                 return
             except subprocess.TimeoutExpired:
                 self._progress(f"{label} ... {time.monotonic() - begun:.0f} s")
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Makes the folder; one process at a time looks what is there and fetches what is not: homes may share it, and
+    what another one already runs from must not be replaced."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
