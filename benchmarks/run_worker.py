@@ -41,6 +41,7 @@ class TimedWorker(Worker):
     def __init__(self, **named: Any) -> None:
         super().__init__(**named)
         self._commits: list[tuple[float, int, float]] = []  # when, events applied, MiB
+        self._building.applied = self._committed
 
     def _assign(self) -> None:
         """Views get their readers once the building agent has taken a first, empty round."""
@@ -59,8 +60,7 @@ class TimedWorker(Worker):
         self.begun = self.begun or time.perf_counter()
         super()._feed(held)
 
-    async def _apply(self, reader: Any, held: Held, batches: Any) -> None:
-        await super()._apply(reader, held, batches)
+    def _committed(self, held: Held) -> None:
         self._commits.append((time.perf_counter(), sum(held.positions.values()), resident_mib()))
         if held.caught_up and not self.until_live and not self.for_ever:
             self.leave()

@@ -27,7 +27,7 @@ from bus.views.derived.disagreement import disagreement
 from bus.views.derived.followers import Follower
 from bus.views.derived.history import Keeper, knowing
 from bus.views.merging import Counts, Merging
-from bus.views.statements import Insert, MergeStatements, RowStatements, insert_into, touched_keys
+from bus.views.statements import Insert, MergeStatements, RowStatements, Scratch, insert_into, touched_keys
 from bus.views.store import POSITION, QUARANTINE, VIEW, Position, read_positions
 from bus.views.tables import layout
 
@@ -76,6 +76,7 @@ class Builder:
         own += disagreement(shape, self._touched, dialect)
         self._dependents = Dependents(engine, shape, crash_point=crash_point)
         self._followers = [*own, *followers, self._dependents]
+        self._scratch = Scratch(self._touched)
         self._rows = None if self._layout.one_level else RowStatements(self._layout, self._touched, dialect)
         self._merges = [
             Merging(place, records, MergeStatements(records, self._touched, dialect, suffix), crash_point)
@@ -107,7 +108,7 @@ class Builder:
     def _transaction(self, connection: Connection, batches: Sequence[Batch]) -> Outcome:
         seq = begin(connection, self._shape, self._epoch, self._dependents.known)
         self._crash("begun")
-        self._make_temporary(connection)
+        self._make_temporary(connection, sum(map(len, batches)))
         positions = {(p.topic, p.partition): p for p in read_positions(connection, self._shape.view.name)}
         counts, gaps = Counts(), set[Place]()
         for _, batches_of_topic in groupby(sorted(batches, key=_topic), key=_topic):
@@ -151,20 +152,18 @@ class Builder:
         if counts.leaving:
             connection.execute(rows.delete)
 
-    def _make_temporary(self, connection: Connection) -> None:
+    def _make_temporary(self, connection: Connection, events: int) -> None:
         """Temporary tables live as long as the connection, which the pool may have changed. Which of them it has is
         noted with it once they are committed: a statement for each would cost a small batch as much as its events."""
         made = connection.info.get(_MADE, ())
-        for merging in self._merges:
-            merging.begin(connection.dialect.name)
         needed = self._needs_touched()
         tables = [merging.stage for merging in self._merges] + ([self._touched] if needed else [])
         for table in tables:
             if table.name not in made:
                 connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
         self._made = {table.name for table in tables}
-        if needed and connection.dialect.name != "postgresql":
-            connection.execute(sa.delete(self._touched))
+        if needed:
+            self._scratch.empty(connection, events)
 
     def _needs_touched(self) -> bool:
         return self._rows is not None or any(follower.wants_rows for follower in self._followers)

@@ -15,7 +15,7 @@ from bus.views.decoding.batches import Batch, Integers
 from bus.views.decoding.newest import Newest, overtaken, stale
 from bus.views.derived.followers import Follower
 from bus.views.staging import load, load_by
-from bus.views.statements import MergeStatements
+from bus.views.statements import MergeStatements, Scratch
 from bus.views.tables import LIVE, PARTITION, VERSION, Records
 
 
@@ -37,7 +37,7 @@ class Merging:
 
     def __init__(self, place: int, records: Records, statements: MergeStatements, crash: Callable[[str], None]) -> None:
         self._place, self._records, self._statements, self._crash = place, records, statements, crash
-        self._dirty = True
+        self._scratch = Scratch(statements.stage)
 
     @property
     def topic(self) -> str:
@@ -46,10 +46,6 @@ class Merging:
     @property
     def stage(self) -> sa.Table:
         return self._statements.stage
-
-    def begin(self, dialect: str) -> None:
-        """A transaction begins; PostgreSQL empties the stage at the end of each."""
-        self._dirty = dialect != "postgresql"
 
     def merge(
         self,
@@ -97,9 +93,7 @@ class Merging:
         counts.sources.add(self._place)
 
     def _stage(self, connection: Connection, columns: dict[str, pa.Array]) -> None:
-        if self._dirty:
-            connection.execute(sa.delete(self.stage))
-        self._dirty = True
+        self._scratch.empty(connection, len(columns[LIVE]))
         load(connection, self.stage, columns)
 
     def _from_stage(self, connection: Connection) -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.visitors import InternalTraversal
 
@@ -20,10 +21,32 @@ def insert_into(table: sa.Table, dialect: str) -> Insert:
     return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
 
 
-def temporary(name: str, columns: Sequence[sa.Column[Any]], dialect: str) -> sa.Table:
-    """A temporary table; on PostgreSQL it is empty again after each transaction."""
-    options: dict[str, Any] = {"postgresql_on_commit": "DELETE ROWS"} if dialect == "postgresql" else {}
+def temporary(name: str, columns: Sequence[sa.Column[Any]], dialect: str, *, lasting: bool = False) -> sa.Table:
+    """A temporary table; on PostgreSQL it is empty again after each transaction, unless ``lasting``: see `Scratch`."""
+    emptied = dialect == "postgresql" and not lasting
+    options: dict[str, Any] = {"postgresql_on_commit": "DELETE ROWS"} if emptied else {}
     return sa.Table(name, sa.MetaData(), *columns, prefixes=["TEMPORARY"], **options)
+
+
+class Scratch:
+    """A temporary table for every transaction of a view, emptied before it is used. PostgreSQL is not asked to empty it
+    at the end of each: it would then empty those of all views, which took nine tenths of a small commit with twenty
+    views. What is deleted is only marked so, and nobody tidies temporary tables up: hence truncated now and then."""
+
+    _MANY: Final = 10_000
+
+    def __init__(self, table: sa.Table) -> None:
+        self.table, self._left = table, 0
+
+    def empty(self, connection: Connection, about: int) -> None:
+        """Empties it; about so many rows come in then."""
+        if connection.dialect.name == "postgresql" and self._left > self._MANY:
+            name = connection.dialect.identifier_preparer.format_table(self.table)
+            connection.exec_driver_sql(f"TRUNCATE {name}")
+            self._left = 0
+        else:
+            connection.execute(sa.delete(self.table))
+        self._left += about
 
 
 def newer(left: sa.FromClause, right: sa.FromClause) -> sa.ColumnElement[bool]:
@@ -39,6 +62,7 @@ class MergeStatements:
             table_name(f"s_{records.table.name}", suffix),
             [sa.Column(column.name, column.type) for column in records.stored],
             dialect,
+            lasting=True,
         )
         self._records, self._table = records, records.table
         self._joined = sa.and_(*(self._table.c[name] == self.stage.c[name] for name in records.key))
@@ -131,7 +155,7 @@ def touched_keys(layout: Layout, dialect: str, suffix: str) -> sa.Table:
     """The temporary table of the view keys that a transaction touches."""
     key = [layout.rows.c[name] for name in layout.shape.view.key]
     columns = [sa.Column(f"g{i}", part.type, primary_key=True, autoincrement=False) for i, part in enumerate(key)]
-    return temporary(table_name(f"t_{layout.shape.view.name}", suffix), columns, dialect)
+    return temporary(table_name(f"t_{layout.shape.view.name}", suffix), columns, dialect, lasting=True)
 
 
 class _Driving(sa.ColumnElement[Any]):

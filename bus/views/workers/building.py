@@ -40,7 +40,7 @@ class _Tried:
 
 class Building:
     """``nudge``: asks the keeper to look at once; ``stop_view``: awaited for a view that cannot go on. ``waiting``:
-    whether a database is waited for now."""
+    whether a database is waited for now; ``applied``: called for each view after its part of a round."""
 
     def __init__(
         self,
@@ -53,6 +53,7 @@ class Building:
         self._roster, self._pulse, self._nudge, self._stop_view = roster, pulse, nudge, stop_view
         self._writer = ThreadPoolExecutor(1, "writer")
         self.waiting = False
+        self.applied: Callable[[Held], None] = lambda _: None
 
     def close(self) -> None:
         self._writer.shutdown(wait=False, cancel_futures=True)
@@ -113,6 +114,7 @@ class Building:
             reader.changed()
         if not held.live and held.caught_up:
             self._nudge()
+        self.applied(held)
 
     async def _retried(self, held: Held, batches: Sequence[Batch], tried: _Tried | None) -> _Tried | None:
         """A database that does not answer is asked again; the batch is never given up and never quarantined. None where

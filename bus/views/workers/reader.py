@@ -28,6 +28,7 @@ from bus.views.workers.held import Held
 
 log = structlog.get_logger(__name__)
 _IDLE_MS = 200
+_LONGEST_FETCH_MS = 20  # the broker holds a read_committed fetch for all of its wait although events come (Kafka 4.1)
 _LOST_S = 5.0  # a round that nobody has taken after this long never reached the building agent
 _REGISTRY_PAUSE_S = 1.0
 _SMALL = 2_000  # events of a round that are written before the next is read
@@ -174,6 +175,7 @@ class Reader:
                 enable_auto_commit=False,
                 auto_offset_reset="none",
                 isolation_level="read_committed",
+                fetch_max_wait_ms=_LONGEST_FETCH_MS,
                 max_partition_fetch_bytes=2 * 1024 * 1024,  # of each partition, held while the others are read
                 request_timeout_ms=15_000,
                 retry_backoff_ms=200,
