@@ -39,7 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For several processes (`-n 3 --dist loadgroup`): one takes all whole stacks, first, since they take longest and look
+    """For several processes (`-n 2 --dist loadgroup`): one takes all whole stacks, first, since they take longest and look
     at the clock; the other files go as wholes to whichever is free."""
     stacks = {item for item in items if _is_stack(item)}
     for item in items:

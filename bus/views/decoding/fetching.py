@@ -46,6 +46,12 @@ class Chunks:
         names = {**vars(fetcher), "MemoryRecords": _Raw, "PartitionRecords": self._partition}
         changed = FunctionType(process.__code__, names, process.__name__, process.__defaults__, process.__closure__)
         found._proc_fetch_request = MethodType(changed, found)  # noqa: SLF001
+        if not isinstance(found._fetch_max_wait_ms, int):  # noqa: SLF001
+            raise TypeError("this version of aiokafka keeps the longest wait of a fetch elsewhere")
+
+    def let_wait(self, longest_ms: int) -> None:
+        """How long the broker may hold fetches from the next one on."""
+        self._consumer._fetcher._fetch_max_wait_ms = longest_ms  # noqa: SLF001
 
     async def take(self, *partitions: TopicPartition, most: int, timeout_ms: int) -> dict[TopicPartition, Fetched]:
         """At most one chunk, of at most ``most`` events, of any of the partitions. Raises what `getmany` raises."""

@@ -28,7 +28,9 @@ from bus.views.workers.held import Held
 
 log = structlog.get_logger(__name__)
 _IDLE_MS = 200
-_LONGEST_FETCH_MS = 20  # the broker holds a read_committed fetch for all of its wait although events come (Kafka 4.1)
+_BUSY_FETCH_MS = 20  # the broker holds a read_committed fetch for all of its wait although events come (Kafka 4.1)
+_IDLE_FETCH_MS = 250  # fifty fetches a second are a tenth of a core, ours and the broker's: not while nothing comes
+_BUSY_S = 2.0
 _LOST_S = 5.0  # a round that nobody has taken after this long never reached the building agent
 _REGISTRY_PAUSE_S = 1.0
 _SMALL = 2_000  # events of a round that are written before the next is read
@@ -72,6 +74,7 @@ class Reader:
         self._next: dict[Place, int] = {}
         self._paused: dict[Place, float] = {}
         self._turn = 0
+        self._came = 0.0
         self._changed = True
         self.pace: Pace | None = None
         self.views: dict[str, Held] = {}
@@ -175,7 +178,7 @@ class Reader:
                 enable_auto_commit=False,
                 auto_offset_reset="none",
                 isolation_level="read_committed",
-                fetch_max_wait_ms=_LONGEST_FETCH_MS,
+                fetch_max_wait_ms=_IDLE_FETCH_MS,
                 max_partition_fetch_bytes=2 * 1024 * 1024,  # of each partition, held while the others are read
                 request_timeout_ms=15_000,
                 retry_backoff_ms=200,
@@ -195,6 +198,10 @@ class Reader:
             taken = await self._waited()
             if taken:  # what came with it, or soon after, makes no round of its own
                 taken |= await self._there(self._most - sum(map(len, taken.values())), without=set(taken))
+        if taken:
+            self._came = time.monotonic()
+        busy = time.monotonic() - self._came < _BUSY_S
+        self._chunked().let_wait(_BUSY_FETCH_MS if busy else _IDLE_FETCH_MS)
         batches = [await self._batch(place, records) for place, records in taken.items()]
         batches += await self._skipped(set(taken))
         return [batch for batch in batches if batch is not None]
