@@ -39,8 +39,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For several processes (`-n 2 --dist loadgroup`): one takes all whole stacks, first, since they take longest and look
-    at the clock; the other files go as wholes to whichever is free."""
+    """For several processes (`-n 2 --dist loadgroup`): one takes all whole stacks, first, since they take longest and
+    look at the clock; the other files go as wholes to whichever is free."""
     stacks = {item for item in items if _is_stack(item)}
     for item in items:
         item.add_marker(pytest.mark.xdist_group("stacks" if item in stacks else str(item.path)))
