@@ -100,7 +100,6 @@ class Worker:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
-        self._stopping = stopping
         app, self._rounds = application(self.id, self._kafka, self._build, self._nudge.set)
         starting = asyncio.create_task(app.start())
         keeping = asyncio.create_task(self._keep())
