@@ -1,4 +1,4 @@
-"""From OPA's filter to a WHERE clause: one table of operators, one recursive function, values bound.
+"""From OPA's filter to a WHERE clause: the table of `bus.access.operators`, one recursive function, values bound.
 
 NULL is guarded in every comparison, so that a missing value is hidden by a negation as well (E24); text
 is compared by bytes, since the views' text columns are BINARY or COLLATE "C" (E25).
@@ -6,53 +6,17 @@ is compared by bytes, since the views' text columns are BINARY or COLLATE "C" (E
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Mapping
-from typing import Any, Final, assert_never
+from collections.abc import Mapping
+from typing import Any, assert_never
 
 import sqlalchemy as sa
 
 from bus.access.answers import And, Comparison, EveryRow, Filter, NoRow, Not, Or
 from bus.access.decision import Allow
+from bus.access.operators import operator_of
 from bus.errors import PolicyError
 
 Columns = Mapping[str, sa.ColumnElement[Any]]
-
-
-def _bound(column: sa.ColumnElement[Any], value: Any) -> sa.ColumnElement[Any]:
-    """The value as a parameter of the column's type."""
-    return sa.literal(value, column.type)
-
-
-def _compared(compare: Callable[[Any, Any], Any]) -> Callable[[sa.ColumnElement[Any], Any], sa.ColumnElement[bool]]:
-    def build(column: sa.ColumnElement[Any], value: Any) -> sa.ColumnElement[bool]:
-        condition: sa.ColumnElement[bool] = compare(column, _bound(column, value))
-        return condition
-
-    return build
-
-
-def _one_of(column: sa.ColumnElement[Any], values: tuple[Any, ...]) -> sa.ColumnElement[bool]:
-    if not values:
-        raise PolicyError()
-    return column.in_([_bound(column, value) for value in values])
-
-
-def starts_with(column: sa.ColumnElement[Any], prefix: str) -> sa.ColumnElement[bool]:
-    """Literally and by case on every database, which LIKE is on none."""
-    return sa.func.substr(column, 1, len(prefix), type_=column.type) == _bound(column, prefix)
-
-
-_OPERATORS: Final[Mapping[str, Callable[[sa.ColumnElement[Any], Any], sa.ColumnElement[bool]]]] = {
-    "eq": _compared(operator.eq),
-    "ne": _compared(operator.ne),
-    "lt": _compared(operator.lt),
-    "lte": _compared(operator.le),
-    "gt": _compared(operator.gt),
-    "gte": _compared(operator.ge),
-    "in": _one_of,
-    "startswith": starts_with,
-}
 
 
 def where(allow: Allow, table: sa.FromClause) -> sa.ColumnElement[bool]:
@@ -91,8 +55,5 @@ def _comparison(rows: Comparison, columns: Columns, *, negated: bool) -> sa.Colu
         if negated or rows.op not in ("eq", "ne"):
             raise PolicyError()
         return column.is_(None) if rows.op == "eq" else column.is_not(None)
-    build = _OPERATORS.get(rows.op)
-    if build is None:
-        raise PolicyError()
-    compared = build(column, rows.value)
+    compared = operator_of(rows.op).sql(column, rows.value)
     return sa.and_(column.is_not(None), sa.not_(compared) if negated else compared)

@@ -1,4 +1,5 @@
-"""One condition, four evaluators: OPA row by row, OPA's filter in SQL on both databases, and the reference."""
+"""One condition, five evaluators: OPA row by row, OPA's filter in SQL on both databases, the same filter as a stream
+predicate, and the reference."""
 
 from __future__ import annotations
 
@@ -17,16 +18,17 @@ from hypothesis import strategies as st
 from opa_process import Opa
 from strategies import CONDITIONS, ROWS, VALUES
 
-from bus.access.answers import EVERY_ROW, NO_ROW, Filter, parse_filter
+from bus.access.answers import EVERY_ROW, NO_ROW, And, Comparison, Filter, Not, Or, parse_filter
 from bus.access.decision import Allow
 from bus.access.facts import atom_fact, exact, refuse_inexact, request_input
 from bus.access.filters import where
 from bus.access.identity import Subject
 from bus.access.opa import UCAST
+from bus.access.predicates import predicate
 from bus.core.conditions import OPERATORS, Atom, Condition, check, matches, parse_condition
 from bus.core.contracts import Kind
 from bus.core.grants import Limits
-from bus.errors import BadFilter, ConditionTooWide
+from bus.errors import BadFilter, ConditionTooWide, PolicyError
 from bus.views.values import sql_type
 
 NUMBERS = itertools.count()
@@ -85,6 +87,12 @@ def allow(rows: Filter) -> Allow:
     return Allow("business", tuple(KINDS), {}, rows, Limits(), ("g",), "d", "1.1", "query", "levy", "tax")
 
 
+def by_stream(rows: list[dict[str, Any]], filter_: Filter) -> set[int]:
+    names = sorted(KINDS)
+    shown = predicate(filter_, names)
+    return {number for number, row in enumerate(rows) if shown([row[name] for name in names])}
+
+
 def by_sql(engine: sa.Engine, table: sa.Table, rows: list[dict[str, Any]], filter_: Filter) -> set[int]:
     with engine.connect() as connection:
         connection.execute(table.insert(), [{**row, "_n": number} for number, row in enumerate(rows)])
@@ -100,17 +108,19 @@ def by_reference(rows: list[dict[str, Any]], document: Any) -> set[int]:
 
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(document=CONDITIONS, rows=st.lists(ROWS, min_size=1, max_size=12))
-def test_sql_shows_what_opa_allows_row_by_row(
+def test_every_evaluator_shows_what_opa_allows_row_by_row(
     opa: Opa, views_engine: sa.Engine, table: sa.Table, document: Any, rows: list[dict[str, Any]]
 ) -> None:
-    """Rows of SQL = rows that OPA allows one by one = rows of the reference."""
+    """Rows of SQL = rows of the stream = rows that OPA allows one by one = rows of the reference."""
     try:
         request = facts(document)
     except ConditionTooWide:
         assume(False)
     expected = by_reference(rows, document)
+    filter_ = compiled(opa, request)
     assert by_opa(opa, request, rows) == expected
-    assert by_sql(views_engine, table, rows, compiled(opa, request)) == expected
+    assert by_sql(views_engine, table, rows, filter_) == expected
+    assert by_stream(rows, filter_) == expected
 
 
 @pytest.mark.parametrize("kind", sorted({*KINDS.values()}))
@@ -134,8 +144,10 @@ def test_every_operator_on_every_kind_compiles(
         document = {"not": document}
     assert {atom.op for clause in parse_condition(document).clauses for atom in clause} == {op}
     request, expected = facts(document), by_reference(rows, document)
+    filter_ = compiled(opa, request)
     assert by_opa(opa, request, rows) == expected
-    assert by_sql(views_engine, table, rows, compiled(opa, request)) == expected
+    assert by_sql(views_engine, table, rows, filter_) == expected
+    assert by_stream(rows, filter_) == expected
 
 
 SAMPLES: dict[Kind, tuple[Any, ...]] = {
@@ -161,7 +173,37 @@ def test_every_row_and_no_row(opa: Opa, views_engine: sa.Engine, table: sa.Table
         assert compiled(opa, request) == filter_
         assert by_opa(opa, request, rows) == expected
         assert by_sql(views_engine, table, rows, filter_) == expected
+        assert by_stream(rows, filter_) == expected
         assert ask(opa, "/v1/data/bus/access/verdict", {"input": request})["result"]["allow_all"] is allow_all
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        And(()),
+        Or(()),
+        Comparison("ward", "like", "a"),
+        Comparison("ward", "in", ()),
+        Comparison("ward", "lt", None),
+        Comparison("nobody", "eq", 1),
+        Comparison("_seq", "eq", 1),
+        Not(Comparison("ward", "eq", None)),
+    ],
+)
+def test_what_has_no_meaning_shows_nothing(table: sa.Table, rows: Filter) -> None:
+    """Neither evaluator makes "every row" of an empty, unknown or foreign condition."""
+    with pytest.raises(PolicyError):
+        where(allow(rows), table)
+    with pytest.raises(PolicyError):
+        predicate(rows, [*KINDS, "_seq"])
+
+
+def test_a_row_of_another_form_is_refused_by_the_stream() -> None:
+    """A value of a type that the filter cannot compare, or a row that is too short, is an error and no row."""
+    shown = predicate(Comparison("ward", "lt", 3), ["name", "ward"])
+    for row in (["a", "2"], ["a"]):
+        with pytest.raises(PolicyError):
+            shown(row)
 
 
 def test_a_row_from_the_client_changes_nothing(opa: Opa) -> None:
