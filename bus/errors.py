@@ -4,6 +4,7 @@ BusError
 ├── SetupError                     what the machine lacks, with the ways out (exit 1)
 ├── Fenced                         another builder owns the view now: drop the batch
 ├── DependentFailed                a view computed from this one cannot be: stop that, try the batch again
+├── ChangesGone                    what changed since then is not kept: begin again with all rows
 ├── BadHost ForeignIdentity 400
 ├── Unauthorized            401    InvalidToken
 ├── Refused                 403    NotGranted PurposeNotGranted ChannelNotGranted FieldNotGranted
@@ -90,6 +91,12 @@ class DependentFailed(BusError):
     """View {view} cannot be kept up to date: {why}. The view being written is tried again without it."""
 
     code = "dependent_failed"
+
+
+class ChangesGone(BusError):
+    """What changed in {view} since then is not kept: {why}. Begin again with a snapshot of its rows."""
+
+    code = "changes_gone"
 
 
 class ForeignIdentity(BusError):

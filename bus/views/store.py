@@ -42,8 +42,11 @@ VIEW: Final = sa.Table(
     sa.Column("request", sa.Text, nullable=False, server_default=""),  # the last rebuild or undo that was taken up
     sa.Column("rebuild", sa.Text, nullable=False, server_default="{}"),  # how that one goes, or how it ended
     sa.Column("undone", sa.Text, nullable=False, server_default=""),  # a fingerprint that was taken back by an undo
+    sa.Column("log_from", sa.BigInteger),  # the log of its changes is complete after this seq; null: there is none
 )
-OF_THE_NAME: Final = ("name", "dependents", "epoch", "seq", "owner", "beat", "crashes", "request", "rebuild", "undone")
+OF_THE_NAME: Final = (
+    *("name", "dependents", "epoch", "seq", "owner", "beat", "crashes", "request", "rebuild", "undone", "log_from"),
+)
 """Columns of a view's row that stay where they are when its tables are swapped; all others follow the tables."""
 POSITION: Final = sa.Table(
     "position",
@@ -115,6 +118,7 @@ class ViewState:
     undone: str = ""
     request: str = ""
     origins: Mapping[str, Any] | None = None
+    log_from: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +260,7 @@ def _state(row: sa.RowMapping, rows: int, lag: int) -> ViewState:
         undone=row["undone"],
         request=row["request"],
         origins=json.loads(row["origins"]),
+        log_from=row["log_from"],
     )
 
 
