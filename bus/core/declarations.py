@@ -10,6 +10,7 @@ from bus.core import names
 from bus.core.conditions import parse_condition
 from bus.core.contracts import CLASSES
 from bus.core.problems import Problems
+from bus.core.questions import read_questions
 from bus.core.views import FUNCTIONS, KINDS, Join, Lookup, Measure, Over, Source, View, ViewField
 from bus.errors import BusError
 
@@ -40,10 +41,10 @@ def _list(value: Any, where: str, problems: Problems) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _flag(doc: Mapping[str, Any], member: str, default: bool, problems: Problems) -> bool:
+def _flag(doc: Mapping[str, Any], member: str, default: bool, problems: Problems, where: str = "") -> bool:
     value = doc.get(member, default)
     if not isinstance(value, bool):
-        problems.add(member, f"expected true or false, received {value!r}")
+        problems.add(where or member, f"expected true or false, received {value!r}")
         return default
     return value
 
@@ -127,7 +128,7 @@ def _fields(doc: Mapping[str, Any], known: _Known, problems: Problems) -> tuple[
     for name, value in _mapping(doc.get("fields", {}), "fields", problems).items():
         where = f"fields.{name}"
         field = _mapping(value, where, problems)
-        problems.unknown_members(where, field, ("from", "also_reported_by", "compare", "class"))
+        problems.unknown_members(where, field, ("from", "also_reported_by", "compare", "class", "search"))
         source, source_field = _from(str(name), str(field.get("from", "")), own, known, problems)
         also: tuple[tuple[str, str], ...] = ()
         if "also_reported_by" in field:
@@ -144,7 +145,15 @@ def _fields(doc: Mapping[str, Any], known: _Known, problems: Problems) -> tuple[
             problems.add(f"{where}.class", f"'{declared}' is not one of {', '.join(CLASSES)}. {hint}")
         classification = str(declared) if declared in CLASSES else None
         found.append(
-            ViewField(_id(name, where, problems), source, source_field, also, classification, compare == "folded")
+            ViewField(
+                _id(name, where, problems),
+                source,
+                source_field,
+                also,
+                classification,
+                compare == "folded",
+                _flag(field, "search", False, problems, f"{where}.search"),
+            )
         )
     return tuple(found)
 
@@ -225,7 +234,7 @@ def _measures(
     return tuple(measure for measure in found if measure is not None)
 
 
-_COMMON = ("view", "title", "owner", "kind", "listed", "stale")
+_COMMON = ("view", "title", "owner", "kind", "listed", "stale", "questions")
 _ENTITY_MEMBERS = (*_COMMON, "key", "sources", "lookups", "fields", "valid")
 _AGGREGATE_MEMBERS = (*_COMMON, "over", "group_by", "measures")
 
@@ -269,6 +278,7 @@ def read_view(doc: Any, problems: Problems) -> View:
         () if aggregate else _valid(doc, kind, problems),
         _flag(doc, "stale", False, problems),
         document=doc,
+        questions=read_questions(doc.get("questions", {}), problems),
     )
 
 

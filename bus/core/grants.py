@@ -17,25 +17,35 @@ from bus.core.conditions import Condition, parse_condition
 from bus.core.masks import Mask, parse_mask
 from bus.errors import BusError, FourEyes, GrantConflict, InvalidDeclaration
 
-CHANNELS: Final = ("lookup", "query", "stream", "export")
+CHANNELS: Final = ("lookup", "query", "stream", "export", "aggregate", "question")
 PUBLIC: Final = "public"
+LEAST_GROUP: Final = 5
+"""Figures of fewer rows than this are withheld from who may not fetch the rows, unless a grant says another number."""
+MOST_GROUP: Final = 1_000
 _MEMBERS: Final = (
     "id", "consumer", "view", "purpose", "channels", "fields", "masks", "rows", "valid", "limits", "legal_basis",
+    "aggregates", "questions",
 )  # fmt: skip
 _SET_MEMBERS: Final = ("set", "author", "approver", "grants")
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Questions a minute, and rows in one answer."""
+    """Questions a minute, rows in one answer, and questions a day (None: as the channel has it)."""
 
     per_minute: int = 600
     rows: int = 1_000
+    per_day: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """One grant. ``valid_from`` and ``valid_to`` are both included, in UTC."""
+    """One grant. ``valid_from`` and ``valid_to`` are both included, in UTC.
+
+    Beside the channels that give rows there are two that give less: ``aggregate`` (counts, sums and the like; those of
+    fewer than ``least_group`` rows are withheld: ``aggregates: {k: 5}``) and ``question`` (yes or no to those of the
+    view's declared ``questions`` that the grant names). A ``query`` grant covers exact aggregates of the rows that it
+    shows. A grant of channel ``question`` alone needs no fields."""
 
     id: str
     set: str
@@ -53,6 +63,8 @@ class Grant:
     author: str
     approver: str
     document: Mapping[str, Any]
+    least_group: int = LEAST_GROUP
+    questions: tuple[str, ...] = ()
 
     def active(self, at: dt.datetime) -> bool:
         """Whether the grant holds at the instant (aware)."""
@@ -79,20 +91,25 @@ def same_person(first: str, second: str) -> bool:
 
 
 def overlaps(first: Grant, second: Grant) -> bool:
-    """Whether two grants could both answer one request: then it would be unclear which decides."""
+    """Whether two grants could both answer one request: then it would be unclear which decides.
+
+    A stream is one topic and is read for one purpose, so two streams of a consumer on a view conflict whatever
+    their purposes.
+    """
+    common = set(first.channels) & set(second.channels)
     return (
-        (first.consumer, first.view, first.purpose) == (second.consumer, second.view, second.purpose)
-        and bool(set(first.channels) & set(second.channels))
+        (first.consumer, first.view) == (second.consumer, second.view)
+        and bool(common if first.purpose == second.purpose else common & {"stream"})
         and first.valid_from <= second.valid_to
         and second.valid_from <= first.valid_to
     )
 
 
 def refuse_conflicts(grants: Iterable[Grant]) -> None:
-    """Raises `GrantConflict` for the first two that overlap. Cost: grouped by consumer, view and purpose."""
-    groups: dict[tuple[str, str, str], list[Grant]] = {}
+    """Raises `GrantConflict` for the first two that overlap. Cost: grouped by consumer and view."""
+    groups: dict[tuple[str, str], list[Grant]] = {}
     for grant in grants:
-        group = groups.setdefault((grant.consumer, grant.view, grant.purpose), [])
+        group = groups.setdefault((grant.consumer, grant.view), [])
         for other in group:
             if overlaps(grant, other):
                 raise GrantConflict(first=other.id, second=grant.id)
@@ -127,14 +144,36 @@ def _unknown(members: Iterable[Any], allowed: Sequence[str], where: str, problem
 
 def _limits(doc: Any, where: str, problems: list[str]) -> Limits:
     doc = {} if doc is None else doc
-    if not isinstance(doc, Mapping) or set(doc) - {"per_minute", "rows"}:
-        problems.append(f"{where}.limits: takes per_minute and rows")
+    if not isinstance(doc, Mapping) or set(doc) - {"per_minute", "rows", "per_day"}:
+        problems.append(f"{where}.limits: takes per_minute, rows and per_day")
         return Limits()
     for name, value in doc.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             problems.append(f"{where}.limits.{name}: a whole number from 1 is needed")
             return Limits()
     return Limits(**doc)
+
+
+def _least_group(doc: Mapping[str, Any], channels: Sequence[str], where: str, problems: list[str]) -> int:
+    """The ``k`` of ``aggregates: {k: 5}``."""
+    if "aggregates" not in doc:
+        return LEAST_GROUP
+    if "aggregate" not in channels:
+        problems.append(f"{where}.aggregates: is for grants of the channel aggregate")
+    given = doc["aggregates"]
+    k = given.get("k") if isinstance(given, Mapping) and set(given) == {"k"} else None
+    if isinstance(k, bool) or not isinstance(k, int) or not 2 <= k <= MOST_GROUP:
+        problems.append(f"{where}.aggregates: needs k, a whole number from 2 to {MOST_GROUP}")
+        return LEAST_GROUP
+    return k
+
+
+def _questions(doc: Mapping[str, Any], channels: Sequence[str], where: str, problems: list[str]) -> tuple[str, ...]:
+    if "question" in channels:
+        return _texts(doc, "questions", where, problems)
+    if "questions" in doc:
+        problems.append(f"{where}.questions: are for grants of the channel question")
+    return ()
 
 
 def _condition(doc: Any, where: str, problems: list[str]) -> Condition:
@@ -184,7 +223,8 @@ def _grant(doc: Any, set_name: str, author: str, approver: str, problems: list[s
     )
     channels = _texts(doc, "channels", where, problems)
     _unknown(channels, CHANNELS, f"{where}.channels: ", problems)
-    fields = _texts(doc, "fields", where, problems)
+    fieldless = "fields" not in doc and set(channels) == {"question"}
+    fields = () if fieldless else _texts(doc, "fields", where, problems)
     if not str(doc.get("legal_basis") or "").strip():
         problems.append(f"{where}.legal_basis: is needed")
     start, end = _validity(doc.get("valid"), where, problems)
@@ -205,6 +245,8 @@ def _grant(doc: Any, set_name: str, author: str, approver: str, problems: list[s
         author=author,
         approver=approver,
         document=doc,
+        least_group=_least_group(doc, channels, where, problems),
+        questions=_questions(doc, channels, where, problems),
     )
 
 

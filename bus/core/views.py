@@ -33,7 +33,7 @@ class ViewField:
 
     ``also``: (source, field) pairs that report the same datum; where they disagree this one shows and a discrepancy
     is opened. ``folded``: case and white space do not count there. ``classification``: how open the view declares the
-    column to be; None: as its source is."""
+    column to be; None: as its source is. ``search``: rows may be searched by its words."""
 
     name: str
     source: str
@@ -41,6 +41,18 @@ class ViewField:
     also: tuple[tuple[str, str], ...] = ()
     classification: str | None = None
     folded: bool = False
+    search: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Something that may be asked of a row without seeing it: whether ``where`` holds. ``unknown``: the answer for a
+    key that has no row, or none that the asker may know of: no (False), or that it is not known (None)."""
+
+    name: str
+    title: Titles
+    where: Condition
+    unknown: bool | None = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +116,7 @@ class View:
     valid: tuple[str, ...] = ()
     stale: bool = False
     document: Mapping[str, Any] | None = None
+    questions: tuple[Question, ...] = ()
 
     @property
     def entities(self) -> tuple[str, ...]:
@@ -122,3 +135,11 @@ class View:
 
     def lookup(self, name: str) -> Lookup | None:
         return next((lookup for lookup in self.lookups if lookup.name == name), None)
+
+    def question(self, name: str) -> Question | None:
+        return next((question for question in self.questions if question.name == name), None)
+
+    @property
+    def searchable(self) -> tuple[str, ...]:
+        """The columns that rows may be searched by, in the view's order."""
+        return tuple(field.name for field in self.fields if field.search)

@@ -134,11 +134,11 @@ _naming_channel contains grant if {
 	input.channel in grant.channels
 }
 
-# a query may ask whatever a look-up may; a grant that names the look-up itself goes first
+# a query may ask whatever a look-up may, and figures of its rows; a grant that names the channel itself goes first
 _granted := _naming_channel if {
 	count(_naming_channel) > 0
 } else := {grant |
-	input.channel == "lookup"
+	input.channel in {"lookup", "aggregate"}
 	some grant in _for_purpose
 	"query" in grant.channels
 }

@@ -54,6 +54,23 @@ test_a_query_grant_covers_look_ups_and_not_the_other_way if {
 	not access.allow with input as _with("/grants/0/channels", ["lookup"])
 }
 
+test_a_query_grant_covers_figures_and_no_questions if {
+	access.allow with input as _with("/channel", "aggregate")
+	not access.allow with input as _with("/channel", "question")
+	access.reason == "channel_not_granted" with input as _with("/channel", "question")
+}
+
+test_a_grant_of_figures_or_questions_covers_nothing_else if {
+	every granted in ["aggregate", "question"] {
+		narrow := object.union(_grant, {"channels": [granted]})
+		asked := json.patch(_with("/channel", granted), [{"op": "replace", "path": "/grants/0", "value": narrow}])
+		access.allow with input as asked
+		every channel in ["lookup", "query", "stream", "export"] {
+			not access.allow with input as json.patch(asked, [{"op": "replace", "path": "/channel", "value": channel}])
+		}
+	}
+}
+
 test_the_grant_that_names_the_channel_decides if {
 	narrow := object.union(_grant, {"id": "narrow", "channels": ["lookup"]})
 	asked := json.patch(_with("/channel", "lookup"), [{"op": "add", "path": "/grants/1", "value": narrow}])
