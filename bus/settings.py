@@ -38,6 +38,10 @@ class Settings(BaseSettings):
 
     database_url: str | None = Field(None, description="postgresql://…; unset: SQLite files under home")
 
+    audit_anchors: Path | None = Field(
+        None, description="the file that keeps the audit log's head each minute, on another's disk; unset: under home"
+    )
+
     web_host: str = "127.0.0.1"
     web_port: int = Field(0, ge=0, le=65535, description="0: a free one is chosen at first start and kept")
     web_hosts: str = Field("", description="further host names that serve answers to, comma-separated")

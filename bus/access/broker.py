@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from bus.audit.anchors import ANCHOR_TOPIC
 from bus.core.contracts import Contract
 from bus.infra.kafka import Acl, Admin
 
@@ -60,13 +61,14 @@ class Broker:
         self._lock = threading.Lock()
 
     def prepare(self) -> None:
-        """The control topic, the one of alarms, which are kept for ever, and the worker's principal."""
+        """The control topic, those of alarms and of the audit log's heads, kept for ever; the worker's principal."""
         with self._lock:
             admin = self._connected()
             self._enrol(admin, WORKER, worker_acls())
             admin.ensure_topic(CONTROL_TOPIC, partitions=1, replication=self._replication, config={})
             kept = {"retention.ms": "-1", "message.timestamp.type": "LogAppendTime"}
-            admin.ensure_topic(ALARM_TOPIC, partitions=1, replication=self._replication, config=kept)
+            for topic in (ALARM_TOPIC, ANCHOR_TOPIC):
+                admin.ensure_topic(topic, partitions=1, replication=self._replication, config=kept)
 
     def enrol(self, department: str) -> None:
         """A department's principal with its ACLs; harmless when it is there."""

@@ -11,7 +11,8 @@ import datetime as dt
 import json
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final
@@ -48,13 +49,15 @@ class Entry:
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """``ok``: the chain holds. ``first_bad``: the first sequence number that does not. ``unclosed``: openings of
-    streamed answers without a closing entry (the process died, or is still streaming)."""
+    streamed answers without a closing entry (the process died, or is still streaming). ``against``: the sequence of the
+    anchor that an unbroken chain contradicts."""
 
     entries: int
     ok: bool
     first_bad: int | None
     head: Head
     unclosed: tuple[int, ...] = ()
+    against: int | None = None
 
 
 _Waiting = tuple[Mapping[str, Any], "Future[int]"]
@@ -175,19 +178,26 @@ class AuditLog:
             rows = connection.execute(query).all()
         return [Entry(row.sequence, json.loads(row.body), row.hash) for row in rows]
 
-    def verify(self, anchor: Head | None = None) -> Verdict:
-        """Follows the whole chain. ``anchor``: a head kept elsewhere; a log cut before it, or rewritten below it,
+    def verify(self, anchors: Iterable[Head] = ()) -> Verdict:
+        """Follows the whole chain. ``anchors``: heads kept elsewhere; a log cut before one, or rewritten below it,
         is bad. Raises `DatabaseUnavailable`."""
+        kept = defaultdict[int, set[str]](set)
+        for anchor in anchors:
+            kept[anchor.sequence].add(anchor.hash)
         count, hash_, opened = 0, GENESIS, dict[int, None]()
         for sequence, body, stored in self._rows():
-            hash_ = link(hash_, count + 1, body.encode())
-            forged = anchor is not None and anchor.sequence == count + 1 and anchor.hash != hash_
-            if sequence != count + 1 or hash_ != stored or forged:
-                return Verdict(count, ok=False, first_bad=count + 1, head=Head(count, hash_))
-            count += 1
+            following = link(hash_, count + 1, body.encode())
+            forged = count + 1 in kept and kept[count + 1] != {following}
+            broken = sequence != count + 1 or following != stored
+            if broken or forged:
+                return Verdict(
+                    count, ok=False, first_bad=count + 1, head=Head(count, hash_), against=None if broken else count + 1
+                )
+            count, hash_ = count + 1, following
             _follow(opened, sequence, json.loads(body))
-        if anchor is not None and anchor.sequence > count:
-            return Verdict(count, ok=False, first_bad=count + 1, head=Head(count, hash_))
+        if max(kept, default=0) > count:
+            cut = min(sequence for sequence in kept if sequence > count)
+            return Verdict(count, ok=False, first_bad=count + 1, head=Head(count, hash_), against=cut)
         return Verdict(count, ok=True, first_bad=None, head=Head(count, hash_), unclosed=tuple(opened))
 
     def _rows(self) -> Iterator[tuple[int, str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ import typer
 from bus.cli import context
 from bus.cli.output import console, errors, show_json, show_table
 from bus.core import names
-from bus.errors import Conflict, Invalid
+from bus.errors import BrokerUnavailable, Conflict, Invalid
 
 quarantine = typer.Typer(help="What could not be applied, kept with its reasons.", no_args_is_help=True)
 audit = typer.Typer(help="Who saw what, in a log that cannot be quietly changed.", no_args_is_help=True)
@@ -139,14 +140,26 @@ def _reasons(item: dict[str, Any]) -> str:
 
 @audit.command("verify")
 def verify_audit(as_json: Json = False) -> None:
-    """Recompute the hash chain; names the first bad entry and exits 1 if there is one."""
+    """Recompute the hash chain and hold it against the heads kept elsewhere; exits 1 and names the first bad entry."""
     verdict = context.administrator().get("/v1/audit/verify")
     if as_json:
         show_json(verdict)
     if not verdict["ok"]:
-        raise Conflict(f"the audit log was changed: the first bad entry is number {verdict['first_bad']}.")
+        raise Conflict(f"the audit log was changed: {_first_bad(verdict)}")
+    if verdict["unread"]:
+        places = ", ".join(verdict["unread"])
+        raise BrokerUnavailable(f"the chain holds, but its heads kept in the {places} could not be read: try again.")
     if not as_json:
-        console.print(f"{verdict['entries']} entries, chain unbroken")
+        console.print(f"{verdict['entries']} entries, chain unbroken, {verdict['anchors']} heads kept elsewhere agree")
+
+
+def _first_bad(verdict: Mapping[str, Any]) -> str:
+    """What is known of where the log was changed."""
+    first, against = f"the first bad entry is number {verdict['first_bad']}", verdict["contradicted"]
+    if against is None:
+        return f"{first}."
+    known = f"the {against['place']} keeps a head of number {against['head']['sequence']} since {against['at']}"
+    return f"{first}: {known}, which the log does not bear out. Up to number {verdict['agreed']} one agrees."
 
 
 @audit.command("show")

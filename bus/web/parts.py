@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from bus.access.decision import Decider
 from bus.access.identity import Issuer, Verifier
 from bus.access.store import GrantStore
+from bus.audit.anchoring import Anchoring
 from bus.audit.log import AuditLog
 from bus.contracts.directory import Directory
 from bus.contracts.quarantine import Kept
@@ -41,6 +42,7 @@ class Parts:
     decider: Decider
     grants: GrantStore
     audit: AuditLog
+    anchoring: Anchoring
     views: ViewStore
     ask: Callable[[str, Kind], Request]
     door: QueryDoor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -60,6 +61,7 @@ def status(parts: TheParts, _: Administrator) -> dict[str, Any]:
         "policy_revision": parts.decider.policy_revision(),
         "views": view_states(parts),
         "quarantine": parts.quarantined(),
+        "audit": dict(parts.anchoring.status()),
         "promises": [promise_as_json(promise) for promise in parts.promises().values()],
     }
 
@@ -74,8 +76,8 @@ def department_status(parts: TheParts, subject: Caller, department: str) -> dict
 
 @router.get("/audit/verify")
 def verify_audit(parts: TheParts, _: Administrator) -> dict[str, Any]:
-    verdict = parts.audit.verify()
-    return {"ok": verdict.ok, "entries": verdict.entries, "first_bad": verdict.first_bad}
+    """The whole chain, held against every head that was kept elsewhere (`Compared`)."""
+    return asdict(parts.anchoring.compare())
 
 
 @router.get("/audit")

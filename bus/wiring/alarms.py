@@ -6,50 +6,30 @@ import json
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final
 
 from bus.access.broker import ALARM_TOPIC
 from bus.contracts.registry import Registry
-from bus.errors import BrokerUnavailable
 from bus.governance.promises.store import Alarm, PromiseStore
 from bus.governance.promises.watch import PromiseWatch
 from bus.infra.connection import KafkaConnection
 from bus.infra.kafka import Admin
+from bus.infra.sending import Sender
 from bus.web.discrepancies import instant
-
-_TIMEOUT_S: Final = 10.0
 
 
 class AlarmSender:
     """Sends alarms as CloudEvents (Kafka binding 1.0, binary mode), JSON inside. Not thread-safe."""
 
     def __init__(self, connection: KafkaConnection) -> None:
-        self._connection = connection
-        self._producer: Any = None
+        self._sender = Sender(connection)
 
     def __call__(self, alarm: Alarm) -> None:
         """Returns once Kafka has acknowledged it. Raises `BrokerUnavailable`."""
-        from kafka.errors import KafkaError
-
-        try:
-            self._sending().send(
-                ALARM_TOPIC, key=alarm.entity.encode(), value=json.dumps(alarm.data).encode(), headers=headers(alarm)
-            ).get(timeout=_TIMEOUT_S)
-        except KafkaError as error:
-            self.close()
-            raise BrokerUnavailable() from error
+        value = json.dumps(alarm.data).encode()
+        self._sender.send(ALARM_TOPIC, key=alarm.entity.encode(), value=value, headers=headers(alarm))
 
     def close(self) -> None:
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            producer.close(timeout=1.0)
-
-    def _sending(self) -> Any:
-        from kafka import KafkaProducer
-
-        if self._producer is None:
-            self._producer = KafkaProducer(**self._connection.kafka_python(), acks="all", bootstrap_timeout_ms=5_000)
-        return self._producer
+        self._sender.close()
 
 
 def headers(alarm: Alarm) -> list[tuple[str, bytes]]:

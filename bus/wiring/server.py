@@ -47,6 +47,7 @@ from bus.web import admin, registry, status
 from bus.web.app import create_app
 from bus.web.parts import Parts
 from bus.wiring.alarms import watching
+from bus.wiring.anchoring import anchored, make_anchoring
 from bus.wiring.site import ISSUER_KEY, connection
 from bus.wiring.viewing import CurrentShapes
 
@@ -69,7 +70,8 @@ def serve(settings: Settings) -> None:
         h11_max_incomplete_event_size=64 * 1024,
     )
     promises = PromiseStore(open_database(settings.database, "governance"))
-    with watching(promises, parts.registry, connection(settings, str(settings.kafka), settings.kafka_username)):
+    bus_connection = connection(settings, str(settings.kafka), settings.kafka_username)
+    with watching(promises, parts.registry, bus_connection), anchored(parts.anchoring):
         asyncio.run(uvicorn.Server(config).serve())
 
 
@@ -134,6 +136,7 @@ def make_parts(settings: Settings) -> Parts:
         decider=decider,
         grants=grants,
         audit=audit,
+        anchoring=make_anchoring(settings, audit, bus_connection),
         views=views,
         ask=ask,
         door=door,

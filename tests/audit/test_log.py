@@ -135,7 +135,7 @@ def test_a_cut_tail_is_found_by_an_anchor_only(engine: sa.Engine, log: AuditLog)
     anchor = log.head()
     unguarded(engine, "DELETE FROM audit_entries WHERE sequence > 7")
     assert log.verify().ok
-    assert (log.verify(anchor).ok, log.verify(anchor).first_bad) == (False, 8)
+    assert (log.verify([anchor]).ok, log.verify([anchor]).first_bad) == (False, 8)
 
 
 def test_a_log_rewritten_from_the_start_is_found_by_an_anchor(engine: sa.Engine, log: AuditLog) -> None:
@@ -147,8 +147,8 @@ def test_a_log_rewritten_from_the_start_is_found_by_an_anchor(engine: sa.Engine,
     for number in range(5):
         log.append_sync({"n": -number})
     assert log.verify().ok
-    assert log.verify(anchor).first_bad == 3
-    assert log.verify(Head(5, log.head().hash)).ok
+    assert log.verify([anchor]).first_bad == 3
+    assert log.verify([Head(5, log.head().hash)]).ok
 
 
 @pytest.mark.parametrize("statement", ["UPDATE audit_entries SET body = '{}'", "DELETE FROM audit_entries"])

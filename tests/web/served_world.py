@@ -27,6 +27,7 @@ from bus.access.engine import Limits, PolicyEngine
 from bus.access.identity import Issuer, Verifier
 from bus.access.opa import OpaClient
 from bus.access.store import GrantStore
+from bus.audit.anchoring import Anchoring
 from bus.audit.log import AuditLog
 from bus.contracts.directory import Directory, parse_department, parse_purpose
 from bus.contracts.quarantine import Kept, Quarantined
@@ -335,6 +336,7 @@ def served(
             decider=decider,
             grants=grants,
             audit=audit,
+            anchoring=Anchoring(audit, (), clock=lambda: dt.datetime.now(dt.UTC)),
             views=store,
             ask=nothing,
             door=door,
