@@ -8,7 +8,8 @@ BusError
 ├── BadHost ForeignIdentity 400
 ├── Unauthorized            401    InvalidToken
 ├── Refused                 403    NotGranted PurposeNotGranted ChannelNotGranted FieldNotGranted
-│                                  FieldNotFilterable NotAParty FourEyes Csrf Suppressed AdministratorsOnly
+│                                  FieldNotFilterable QuestionNotGranted NotAParty FourEyes Csrf Suppressed
+│                                  AdministratorsOnly
 ├── Missing                 404    NotFound UnknownView UnknownDepartment UnknownEntity
 ├── MethodNotAllowed        405
 ├── NotAcceptable           406
@@ -21,8 +22,8 @@ BusError
 ├── Invalid                 422    UnknownField BadFilter BadCursor ExtraForbidden ContractViolation
 │                                  RecursiveSchema ZeroSizeItems OwnerMissing InvalidSchema
 │                                  InvalidDeclaration ConditionTooWide
-├── RateLimited             429    TooManyAtOnce
-└── Unavailable             503    PolicyUnavailable PolicyStale PolicyError AuditUnavailable
+├── RateLimited             429    TooManyAtOnce BudgetSpent TooManyExports
+└── Unavailable             503    Overloaded PolicyUnavailable PolicyStale PolicyError AuditUnavailable
                                    ViewRebuilding BrokerUnavailable DatabaseUnavailable
                                    RegistryUnavailable
 
@@ -161,6 +162,12 @@ class FieldNotFilterable(Refused):
     code = "field_not_filterable"
 
 
+class QuestionNotGranted(Refused):
+    """The grant does not answer the question '{question}' of {view}; granted: {granted}. Ask {owner} ({contact})."""
+
+    code = "question_not_granted"
+
+
 class FourEyes(Refused):
     """A grant needs two people: author and approver are the same person ({author}). Have somebody else approve."""
 
@@ -283,6 +290,14 @@ class TooLarge(BusError):
     code = "too_large"
 
 
+class ExportTooLarge(BusError):
+    """The export would have more than {limit} rows, which is all that {why}. Filter it, ask for a part of it with
+    `limit`, or have the grant's `limits: {{export_rows: n}}` raised."""
+
+    status = 413
+    code = "too_large"
+
+
 class AddressTooLong(BusError):
     """The address is longer than {limit} bytes. Ask with fewer or shorter filters."""
 
@@ -391,12 +406,29 @@ class TooManyAtOnce(RateLimited):
     retry_after_s = 1
 
 
+class BudgetSpent(RateLimited):
+    """All {limit} questions of today for '{purpose}' are asked. The budget renews at {renews_at}; ask for a higher one
+    in the grant (`limits: {{per_day: n}}`)."""
+
+
+class TooManyExports(RateLimited):
+    """{limit} exports are under way already, which is all that {whose} takes at once. Wait for one to end."""
+
+    retry_after_s = 5
+
+
 class Unavailable(BusError):
     """The bus cannot answer now. Try again shortly."""
 
     status = 503
     code = "unavailable"
     retry_after_s = 1
+
+
+class Overloaded(Unavailable):
+    """{limit} questions are under way already, which is all that the bus takes at once. Ask again shortly."""
+
+    code = "overloaded"
 
 
 class PolicyUnavailable(Unavailable):

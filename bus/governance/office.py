@@ -184,8 +184,18 @@ def _leaks(grant: Grant, shape: Shape) -> list[str]:
     """What everybody would be told that is not open: by a field, or by the rows that are chosen by it."""
     if grant.consumer != PUBLIC:
         return []
-    found = public_problems(grant.view, shape.columns, (*grant.fields, *grant.rows.fields))
+    found = public_problems(grant.view, shape.columns, (*grant.fields, *grant.rows.fields, *_asked_about(grant, shape)))
     return [f"grant '{grant.id}': {problem}" for problem in found]
+
+
+def _questions(shape: Shape) -> list[str]:
+    return [question.name for question in shape.view.questions]
+
+
+def _asked_about(grant: Grant, shape: Shape) -> list[str]:
+    """The fields that the grant's questions are about: an answer tells something of them."""
+    return [name for question in shape.view.questions if question.name in grant.questions
+            for name in question.where.fields]  # fmt: skip
 
 
 def _misfits(grant: Grant, shape: Shape) -> list[str]:
@@ -195,6 +205,11 @@ def _misfits(grant: Grant, shape: Shape) -> list[str]:
         f"grant '{grant.id}': {grant.view} has no field '{field}'. {names.nearest(field, kinds)}"
         for field in grant.fields
         if field not in kinds
+    ]
+    problems += [
+        f"grant '{grant.id}': {grant.view} declares no question '{name}'. {names.nearest(name, _questions(shape))}"
+        for name in grant.questions
+        if shape.view.question(name) is None
     ]
     try:
         check(grant.rows, kinds)
