@@ -1,0 +1,262 @@
+"""The streams database: subscriptions with their positions, what each topic shows, and every change of terms.
+
+Members and position commit together. A lost commit is no loss: the process goes back to the position before it and
+sends again what it had sent, so the database need not reach the disk at once.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from bus.contracts.store import insert_new
+from bus.errors import BusError
+from bus.infra.database import create_tables, translated_errors, write
+
+State = Literal["starting", "running", "ending", "ended"]
+Kind = Literal["started", "narrowed", "widened", "ended"]
+METADATA: Final = sa.MetaData()
+_ID: Final = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+_KEY: Final = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+SUBSCRIPTION: Final = sa.Table(
+    "stream_subscription",
+    METADATA,
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("consumer", sa.Text, nullable=False),
+    sa.Column("view", sa.Text, nullable=False),
+    sa.Column("purpose", sa.Text, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("terms", sa.Text, nullable=False),
+    sa.Column("grants", sa.Text, nullable=False),  # ids, comma-separated
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("seq", sa.BigInteger, nullable=False),
+    sa.Column("fingerprint", sa.Text, nullable=False),
+    sa.Column("boundary", sa.BigInteger, nullable=False),
+    sa.Column("next_offset", sa.BigInteger, nullable=False),
+    sa.Column("revision", sa.Text, nullable=False),
+    sa.Column("generation", sa.BigInteger, nullable=False),
+    sa.Column("problem", sa.Text, nullable=False),
+    sa.UniqueConstraint("consumer", "view"),
+)
+MEMBER: Final = sa.Table(
+    "stream_member",
+    METADATA,
+    sa.Column("view", sa.Text, primary_key=True),
+    sa.Column("key", _KEY, primary_key=True),
+    sa.Column("subscription", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("hash", sa.BigInteger, nullable=False),
+    sa.Column("generation", sa.BigInteger, nullable=False),
+    sa.Index("stream_member_of", "subscription", "generation"),
+    sqlite_with_rowid=False,  # one change is looked up for all who have it: the rows of a key lie side by side
+)
+CHANGE: Final = sa.Table(
+    "stream_change",
+    METADATA,
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("consumer", sa.Text, nullable=False),
+    sa.Column("view", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("offset", sa.BigInteger, nullable=False),
+    sa.Column("seq", sa.BigInteger, nullable=False),
+    sa.Column("revision", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("at", sa.Text, nullable=False),
+    sa.Index("stream_change_pair", "consumer", "view"),
+)
+LEASE: Final = sa.Table(
+    "stream_lease",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("beat", sa.BigInteger, nullable=False),
+    sa.Column("held", sa.Boolean, nullable=False),
+)
+_KEYS_AT_ONCE: Final = 5_000
+
+
+class Fenced(BusError):
+    """Another process writes the streams now: this one must not write any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionState:
+    """A consumer's stream of a view. ``digest``: of the terms (`Terms`) that the topic has from ``boundary`` on (the
+    first offset that the consumer may read); ``seq``: how far of the view is in it; ``next_offset``: after its last
+    record; ``revision``: of the policy, ``rules.grants``; ``problem``: why it does not go on, empty where it does."""
+
+    consumer: str
+    view: str
+    purpose: str = ""
+    digest: str = ""
+    state: State = "starting"
+    seq: int = 0
+    boundary: int = 0
+    next_offset: int = 0
+    revision: str = ""
+    problem: str = ""
+    terms: str = ""
+    grants: str = ""
+    fingerprint: str = ""
+    generation: int = 0
+    id: int = 0
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        return self.consumer, self.view
+
+
+_FIELDS: Final = tuple(item.name for item in fields(SubscriptionState))
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyChange:
+    """One change of terms. ``offset``: from it on the topic has the new ones; ``seq``: the view's then; ``at``: when
+    (RFC 3339)."""
+
+    consumer: str
+    view: str
+    kind: Kind
+    offset: int
+    seq: int
+    revision: str
+    reason: str
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a page changed in what a topic shows: hashes by key, and the keys that it shows no more."""
+
+    subscription: SubscriptionState
+    put: Mapping[str, int]
+    gone: Sequence[str] = ()
+
+
+class StreamStore:
+    """Reads and writes the streams database. Safe to use from several threads; raises `DatabaseUnavailable`.
+
+    Only the holder of the lease writes: `epoch` fences the others (`Fenced`).
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.epoch = 0
+        create_tables(engine, METADATA)
+
+    def subscription(self, consumer: str, view: str) -> SubscriptionState | None:
+        """None where there never was one."""
+        where = (SUBSCRIPTION.c.consumer == consumer) & (SUBSCRIPTION.c.view == view)
+        return next(iter(self._states(where)), None)
+
+    def subscriptions(self) -> list[SubscriptionState]:
+        """Every one that there ever was, by consumer and view."""
+        return self._states(sa.true())
+
+    def _states(self, where: sa.ColumnElement[bool]) -> list[SubscriptionState]:
+        query = sa.select(SUBSCRIPTION).where(where).order_by(SUBSCRIPTION.c.consumer, SUBSCRIPTION.c.view)
+        with translated_errors(), self._engine.connect() as connection:
+            rows = connection.execute(query).mappings().all()
+        return [SubscriptionState(**{name: row[name] for name in _FIELDS}) for row in rows]
+
+    def changes(self, consumer: str, view: str, *, limit: int = 100) -> list[PolicyChange]:
+        """The newest changes of terms, newest first."""
+        pair = (CHANGE.c.consumer == consumer) & (CHANGE.c.view == view)
+        query = sa.select(CHANGE).where(pair).order_by(CHANGE.c.id.desc()).limit(limit)
+        names = [item.name for item in fields(PolicyChange)]
+        with translated_errors(), self._engine.connect() as connection:
+            return [PolicyChange(*(row[name] for name in names)) for row in connection.execute(query).mappings()]
+
+    def members(self, view: str, keys: Sequence[str]) -> dict[int, dict[str, int]]:
+        """Who has these keys, by subscription: the hash of what was delivered, by key."""
+        found: defaultdict[int, dict[str, int]] = defaultdict(dict)
+        with translated_errors(), self._engine.connect() as connection:
+            for start in range(0, len(keys), _KEYS_AT_ONCE):
+                some = MEMBER.c.key.in_(keys[start : start + _KEYS_AT_ONCE])
+                query = sa.select(MEMBER.c.subscription, MEMBER.c.key, MEMBER.c.hash)
+                for subscription, key, hash_ in connection.execute(query.where(MEMBER.c.view == view, some)):
+                    found[subscription][key] = hash_
+        return found
+
+    def others(self, state: SubscriptionState, *, limit: int) -> list[str]:
+        """Some of the keys that the topic shows and that the present generation has not confirmed."""
+        stale = (MEMBER.c.subscription == state.id) & (MEMBER.c.generation < state.generation)
+        with translated_errors(), self._engine.connect() as connection:
+            return list(connection.scalars(sa.select(MEMBER.c.key).where(stale).limit(limit)))
+
+    def count(self, state: SubscriptionState) -> int:
+        """How many rows the topic shows."""
+        query = sa.select(sa.func.count()).where(MEMBER.c.subscription == state.id)
+        with translated_errors(), self._engine.connect() as connection:
+            return int(connection.scalar(query) or 0)
+
+    def save(self, state: SubscriptionState, change: PolicyChange | None = None) -> SubscriptionState:
+        """Writes the subscription, with a change of its terms if there was one; returns it with its id."""
+        with translated_errors(), write(self._engine) as connection:
+            self._check(connection)
+            if change is not None:
+                connection.execute(CHANGE.insert().values(**_members(change)))
+            return _save(connection, state)
+
+    def advance(self, shown: Iterable[Shown]) -> None:
+        """What was sent, and the positions after it, in one transaction."""
+        with translated_errors(), write(self._engine) as connection:
+            self._check(connection)
+            put, gone = [], []
+            for page in shown:
+                state = _save(connection, page.subscription)
+                named = {"view": state.view, "subscription": state.id, "generation": state.generation}
+                put += [{**named, "key": key, "hash": hash_} for key, hash_ in page.put.items()]
+                gone += [{"v": state.view, "k": key, "s": state.id} for key in page.gone]
+            if put:
+                insert = insert_new(connection, MEMBER)
+                new = {name: insert.excluded[name] for name in ("hash", "generation")}
+                connection.execute(insert.on_conflict_do_update(index_elements=list(MEMBER.primary_key), set_=new), put)
+            if gone:
+                connection.execute(_FORGET, gone)
+
+    def forget(self, state: SubscriptionState) -> None:
+        """Forgets all that the topic showed."""
+        with translated_errors(), write(self._engine) as connection:
+            self._check(connection)
+            connection.execute(sa.delete(MEMBER).where(MEMBER.c.subscription == state.id))
+
+    def confirm(self, state: SubscriptionState, keys: Sequence[str]) -> None:
+        """These keys may still be shown in the present generation."""
+        with translated_errors(), write(self._engine) as connection:
+            self._check(connection)
+            if keys:
+                given = [{"v": state.view, "k": key, "s": state.id, "g": state.generation} for key in keys]
+                connection.execute(_CONFIRM, given)
+
+    def _check(self, connection: Connection) -> None:
+        if self.epoch and connection.scalar(sa.select(LEASE.c.epoch)) != self.epoch:
+            raise Fenced()
+
+
+_ONE: Final = (
+    (MEMBER.c.view == sa.bindparam("v"))
+    & (MEMBER.c.key == sa.bindparam("k"))
+    & (MEMBER.c.subscription == sa.bindparam("s"))
+)
+_FORGET: Final = sa.delete(MEMBER).where(_ONE)
+_CONFIRM: Final = sa.update(MEMBER).where(_ONE).values(generation=sa.bindparam("g"))
+
+
+def _members(value: Any) -> dict[str, Any]:
+    return {item.name: getattr(value, item.name) for item in fields(value)}
+
+
+def _save(connection: Connection, state: SubscriptionState) -> SubscriptionState:
+    values = _members(state)
+    del values["id"]
+    if state.id:
+        connection.execute(sa.update(SUBSCRIPTION).where(SUBSCRIPTION.c.id == state.id).values(**values))
+        return state
+    return replace(
+        state, id=int(connection.scalar(sa.insert(SUBSCRIPTION).values(**values).returning(SUBSCRIPTION.c.id)))
+    )
