@@ -54,6 +54,8 @@ def _field(column: Column, mask: Mask | None) -> dict[str, Any]:
     kind = shown_kind(mask, column.kind)
     shown: dict[str, Any] = {"name": column.name, "type": ["null", _type(kind, column.scale)], "default": None}
     shown["bus.title"] = dict(column.title)
+    if kind is Kind.NESTED:
+        shown["bus.json"] = True  # what tells it from text
     if mask is not None:
         shown["bus.mask"] = mask.kind
     return shown
