@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import groupby
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
@@ -20,6 +20,7 @@ from bus.contracts.quarantine import Quarantined, put
 from bus.errors import DependentsChanged, Fenced
 from bus.infra.database import translated_errors, write
 from bus.views.catalogue import Shape
+from bus.views.changelog.writing import ChangeFollower
 from bus.views.decoding.batches import Batch
 from bus.views.decoding.newest import joined, newest, selected, without_sequence
 from bus.views.derived.dependents import Dependents
@@ -75,7 +76,8 @@ class Builder:
         own: list[Follower] = [self._keeper] if self._keeper else []
         own += disagreement(shape, self._touched, dialect)
         self._dependents = Dependents(engine, shape, crash_point=crash_point)
-        self._followers = [*own, *followers, self._dependents]
+        self._changes = ChangeFollower(shape, self._touched)
+        self._followers = [*own, *followers, self._dependents, self._changes]
         self._scratch = Scratch(self._touched)
         self._rows = None if self._layout.one_level else RowStatements(self._layout, self._touched, dialect)
         self._merges = [
@@ -106,7 +108,8 @@ class Builder:
         return outcome
 
     def _transaction(self, connection: Connection, batches: Sequence[Batch]) -> Outcome:
-        seq = begin(connection, self._shape, self._epoch, self._dependents.known)
+        seq, log_from = begin(connection, self._shape, self._epoch, self._dependents.known)
+        self._changes.begin(seq, log_from)
         self._crash("begun")
         self._make_temporary(connection, sum(map(len, batches)))
         positions = {(p.topic, p.partition): p for p in read_positions(connection, self._shape.view.name)}
@@ -211,7 +214,14 @@ def _topic(batch: Batch) -> str:
     return batch.topic
 
 
-def begin(connection: Connection, shape: Shape, epoch: int, known: Mapping[str, str] | None = None) -> int:
+class Begun(NamedTuple):
+    """The view's ``seq`` in a transaction, and ``log_from`` of its row: None where its changes are not logged."""
+
+    seq: int
+    log_from: int | None
+
+
+def begin(connection: Connection, shape: Shape, epoch: int, known: Mapping[str, str] | None = None) -> Begun:
     """The first statement of every transaction on a view: raises its ``seq``. ``known``: what else the view's row must
     have, by column, see `Dependents.known`.
 
@@ -220,19 +230,19 @@ def begin(connection: Connection, shape: Shape, epoch: int, known: Mapping[str, 
     """
     mine = {"name": shape.view.name, "epoch": epoch, "fingerprint": shape.fingerprint}
     every = {**mine, **(known or {})}
-    seq = connection.execute(_raise_seq(tuple(every)), _bound(every)).scalar_one_or_none()
-    if seq is None and connection.execute(sa.select(VIEW.c.name).filter_by(**mine)).first() is not None:
+    row = connection.execute(_raise_seq(tuple(every)), _bound(every)).first()
+    if row is None and connection.execute(sa.select(VIEW.c.name).filter_by(**mine)).first() is not None:
         raise DependentsChanged(view=shape.view.name)
-    if seq is None:
+    if row is None:
         raise Fenced(view=shape.view.name, epoch=epoch)
-    return int(seq)
+    return Begun(*row)
 
 
 @lru_cache
 def _raise_seq(names: tuple[str, ...]) -> sa.UpdateBase:
     """Made once, as all statements of a small batch: to make one takes longer than to run it."""
     having = (VIEW.c[name] == sa.bindparam(f"of_{name}") for name in names)
-    return sa.update(VIEW).where(*having).values(seq=VIEW.c.seq + 1, crashes=0).returning(VIEW.c.seq)
+    return sa.update(VIEW).where(*having).values(seq=VIEW.c.seq + 1, crashes=0).returning(VIEW.c.seq, VIEW.c.log_from)
 
 
 def _bound(values: Mapping[str, object]) -> dict[str, object]:

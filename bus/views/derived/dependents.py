@@ -33,6 +33,7 @@ from sqlalchemy.engine import Connection, Engine
 from bus.errors import DependentFailed, DependentsChanged
 from bus.infra.database import translated_errors, write
 from bus.views.catalogue import Shape
+from bus.views.changelog.writing import LogRows
 from bus.views.decoding.batches import Batch
 from bus.views.derived.figures import Figures
 from bus.views.derived.graph import NONE, Node, Nodes, followable, in_order, read_nodes, release, shapes_in, written
@@ -51,10 +52,12 @@ _SQLITE_TROUBLE: Final = (1, 19, 20, 25)  # ERROR, CONSTRAINT, MISMATCH, RANGE: 
 
 @dataclass(frozen=True, slots=True)
 class _Link:
-    """One view to carry changes into. ``node``: as its row was when the statements were built."""
+    """One view to carry changes into. ``node``: as its row was when the statements were built; ``logged``: appends to
+    its log what ``work`` touched."""
 
     node: Node
     work: Figures | Lookups
+    logged: LogRows
 
 
 class Dependents:
@@ -99,12 +102,13 @@ class Dependents:
 
     def carry(self, connection: Connection, touched: sa.Table) -> None:
         """Carries the touched rows into every view computed from this one. Raises as `rows` does."""
-        for link in self._links:
-            lock(connection, link.node)
+        begun = [lock(connection, link.node) for link in self._links]
         at = {self._shape.view.name: touched}
-        for link in self._links:
+        for link, (seq, log_from) in zip(self._links, begun, strict=True):
             try:
                 link.work.follow(connection, at)
+                if log_from is not None:
+                    link.logged.append(connection, seq)
             except (sa.exc.DBAPIError, ArithmeticError) as error:
                 if passes(error):
                     raise
@@ -168,20 +172,20 @@ class Dependents:
                 if view not in found:
                     found[view] = nodes[view]
                     waiting.append(view)
-        self._links = tuple(_Link(found[view], self._work(found[view], nodes)) for view in in_order(nodes, found))
+        self._links = tuple(self._link(found[view], nodes) for view in in_order(nodes, found))
         self._own, bases = nodes.get(name), shapes_in(nodes, self._shape.view)
         self._lookups = Lookups(self._shape, bases, dialect) if self._shape.view.lookups and bases else None
         self._loaded = True
         return None
 
-    def _work(self, node: Node, nodes: Nodes) -> Figures | Lookups:
+    def _link(self, node: Node, nodes: Nodes) -> _Link:
         shape, dialect = node.shape, self._engine.dialect.name
         bases = shapes_in(nodes, shape.view) if shape else None
         if shape is None or bases is None:  # `followable` has looked
             raise DependentsChanged(view=node.name)
-        if shape.view.kind == "aggregate":
-            return Figures(shape, bases, dialect, self._crash)
-        return Lookups(shape, bases, dialect)
+        figures = shape.view.kind == "aggregate"
+        work = Figures(shape, bases, dialect, self._crash) if figures else Lookups(shape, bases, dialect)
+        return _Link(node, work, LogRows(shape, work.touched))
 
     def _take_out(self, base: Node, view: str, nodes: Nodes) -> None:
         """Only what was read is replaced: where somebody else was faster the row is read again."""
@@ -203,17 +207,20 @@ class Dependents:
         self.reload()
 
 
-def lock(connection: Connection, node: Node) -> None:
-    """Locks the row of a view that changes are carried into, and raises its ``seq``. Raises `DependentsChanged` unless
-    it is as it was."""
+def lock(connection: Connection, node: Node) -> tuple[int, int | None]:
+    """Locks the row of a view that changes are carried into, and raises its ``seq``: that and ``log_from``. Raises
+    `DependentsChanged` unless it is as it was."""
     same = (
         (VIEW.c.name == node.name)
         & (VIEW.c.fingerprint == node.fingerprint)
         & (VIEW.c.bases == node.bases)
         & (VIEW.c.dependents == node.text)
     )
-    if connection.execute(sa.update(VIEW).where(same).values(seq=VIEW.c.seq + 1)).rowcount == 0:
+    raised = sa.update(VIEW).where(same).values(seq=VIEW.c.seq + 1).returning(VIEW.c.seq, VIEW.c.log_from)
+    row = connection.execute(raised).first()
+    if row is None:
         raise DependentsChanged(view=node.name)
+    return row.seq, row.log_from
 
 
 def stop(connection: Connection, view: str, reason: str) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from bus.infra.database import translated_errors, write
 from bus.views.catalogue import Shape
+from bus.views.changelog.keeping import begin_anew
 from bus.views.derived.dependents import FAILED, passes, stop, why
 from bus.views.derived.figures import Figures
 from bus.views.derived.graph import (
@@ -97,6 +98,7 @@ class Enrolment:
         prepare_within(connection, self._shape, self._epoch)
         self._crash("locked")
         self._compute(connection, bases)
+        begin_anew(connection, name, raised=False)
         self._crash("filled")
         link = link_of(self._shape, bases)
         for base in reads:

@@ -56,6 +56,11 @@ class Figures:
     def _temporary(self, name: str, columns: list[sa.Column[Any]]) -> sa.Table:
         return temporary(table_name(name, self._suffix), columns, self._dialect)
 
+    @property
+    def touched(self) -> sa.Table:
+        """After `follow`: the hidden keys of the groups that may have changed, appeared or gone."""
+        return self._groups
+
     # --- what callers do ---
 
     def make(self, connection: Connection) -> None:

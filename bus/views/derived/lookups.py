@@ -41,7 +41,7 @@ class Lookups:
         columns = [
             sa.Column(f"g{i}", part.type, primary_key=True, autoincrement=False) for i, part in enumerate(self._key)
         ]
-        self.touched = temporary(table_name(f"l_{shape.view.name}", suffix), columns, dialect)
+        self.touched = temporary(table_name(f"b_{shape.view.name}", suffix), columns, dialect)
         self._update = self._filled(self.touched)
 
     def fill(self, connection: Connection) -> None:

@@ -16,6 +16,7 @@ from bus.infra.database import translated_errors, write
 from bus.views.applied import shape_text
 from bus.views.builder import Place, write_positions
 from bus.views.catalogue import Shape
+from bus.views.changelog.keeping import begin_anew, drop
 from bus.views.derived.graph import NONE, forsake
 from bus.views.store import BY_VIEW, VIEW, Position, read_positions
 from bus.views.tables import LIVE, layout, row_table
@@ -62,6 +63,7 @@ def prepare_within(connection: Connection, shape: Shape, epoch: int) -> bool:
             **zero,
         )
     )
+    begin_anew(connection, shape.view.name, raised=False)
     return True
 
 
@@ -102,6 +104,7 @@ def remove(engine: Engine, view: str, epoch: int) -> None:
     """Drops a view that is no longer declared, with its positions. Raises `Fenced`."""
     with translated_errors(), write(engine) as connection:
         _drop(connection, lock_mine(connection, view, epoch))
+        drop(connection, view)
         connection.execute(sa.delete(VIEW).where(VIEW.c.name == view))
 
 

@@ -15,6 +15,7 @@ from bus.infra.database import translated_errors, write
 from bus.views.applied import shape_text
 from bus.views.builder import begin
 from bus.views.catalogue import Shape
+from bus.views.changelog.keeping import begin_anew
 from bus.views.derived.graph import forsake, release
 from bus.views.rebuilding.changes import InPlace, TableChange
 from bus.views.rebuilding.generation import tables_of
@@ -31,7 +32,7 @@ def reshape(engine: Engine, old: Shape, new: Shape, change: InPlace, epoch: int)
     with translated_errors(), write(engine) as connection:
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql(_LOCK_WAIT)
-        seq = begin(connection, old, epoch)
+        seq = begin(connection, old, epoch).seq
         for table in change.tables:
             _table(connection, table)
         if change.recompute:
@@ -43,6 +44,7 @@ def reshape(engine: Engine, old: Shape, new: Shape, change: InPlace, epoch: int)
         ]
         noted = {"fingerprint": new.fingerprint, "shape": shape_text(new), "tables": json.dumps(kept), "undone": ""}
         connection.execute(sa.update(VIEW).where(VIEW.c.name == new.view.name).values(**noted))
+        begin_anew(connection, new.view.name, raised=True)
         if change.recompute or any(now != was for table in change.tables for now, was in table.origins.items()):
             forsake(connection, new.view.name)  # values are others though columns have the same names
         if new.view.lookups:

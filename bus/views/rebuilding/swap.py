@@ -18,6 +18,7 @@ from sqlalchemy.engine import Connection, Engine
 from bus.errors import Fenced
 from bus.infra.database import translated_errors, write
 from bus.views.builder import CrashPoint, no_crash
+from bus.views.changelog.keeping import begin_anew
 from bus.views.statements import insert_into
 from bus.views.store import BY_VIEW, OF_THE_NAME, VIEW, read_positions
 from bus.views.tables import table_name
@@ -68,6 +69,7 @@ def swap(
             _put_aside(connection, view)
             _move(connection, view + NEXT, view)
             connection.execute(sa.delete(VIEW).where(VIEW.c.name == view + NEXT))
+            begin_anew(connection, view, raised=True)
             within(connection)
             crash_point("before swap")
         crash_point("after swap")
@@ -98,6 +100,7 @@ def undo(
         _move(connection, view + _ASIDE, view)
         connection.execute(sa.delete(VIEW).where(VIEW.c.name == view + _ASIDE))
         connection.execute(sa.update(VIEW).where(VIEW.c.name == view).values(undone=undone))
+        begin_anew(connection, view, raised=True)
         within(connection)
     return Swapped(seq)
 
