@@ -15,7 +15,7 @@ BusError
 ├── NotAcceptable           406
 ├── Conflict                409    IncompatibleSchema ContractRetired DuplicateDatum GrantConflict
 │                                  TestsFailed IdempotencyConflict
-├── TooLarge                413
+├── TooLarge ExportTooLarge 413
 ├── AddressTooLong          414
 ├── EncodingNotTaken        415
 ├── RangeBeyondEnd          416

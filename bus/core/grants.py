@@ -26,16 +26,20 @@ _MEMBERS: Final = (
     "id", "consumer", "view", "purpose", "channels", "fields", "masks", "rows", "valid", "limits", "legal_basis",
     "aggregates", "questions",
 )  # fmt: skip
+_LIMITS: Final = {"per_minute", "rows", "per_day", "export_rows", "seconds"}
 _SET_MEMBERS: Final = ("set", "author", "approver", "grants")
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Questions a minute, rows in one answer, and questions a day (None: as the channel has it)."""
+    """Questions a minute, rows in one answer, and questions a day (None: as the channel has it). ``export_rows``: rows
+    in one export; ``seconds``: how long one may run."""
 
     per_minute: int = 600
     rows: int = 1_000
     per_day: int | None = None
+    export_rows: int = 1_000_000
+    seconds: int = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +148,8 @@ def _unknown(members: Iterable[Any], allowed: Sequence[str], where: str, problem
 
 def _limits(doc: Any, where: str, problems: list[str]) -> Limits:
     doc = {} if doc is None else doc
-    if not isinstance(doc, Mapping) or set(doc) - {"per_minute", "rows", "per_day"}:
-        problems.append(f"{where}.limits: takes per_minute, rows and per_day")
+    if not isinstance(doc, Mapping) or set(doc) - _LIMITS:
+        problems.append(f"{where}.limits: takes {', '.join(sorted(_LIMITS))}")
         return Limits()
     for name, value in doc.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:

@@ -20,7 +20,7 @@ DEFAULT_ROWS: Final = 1_000
 MAX_COLUMNS: Final = 1_000
 MAX_OFFSET: Final = 2**53
 _GROUPS: Final = ("or", "and", "not.or", "not.and")
-_SINGLE: Final = ("select", "order", "limit", "offset", "explain", "as_of", "valid_at")
+_SINGLE: Final = ("select", "order", "limit", "offset", "explain", "as_of", "valid_at", "cursor", "export")
 _RANGE: Final = re.compile(r"(?:items=)?([0-9]{1,16})-([0-9]{0,16})")
 _INSTANT: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2}))?"
@@ -53,7 +53,7 @@ class Query:
     """A question in form: ``select`` None is every granted column, ``limit`` None the default.
 
     ``count``: the total was asked for. ``explain``: the decision without rows. ``moment``: what a history view is to
-    be read as of.
+    be read as of. ``cursor``: where the page begins, see `cursors`. ``export``: all rows, as a file.
     """
 
     select: tuple[Chosen, ...] | None = None
@@ -64,9 +64,13 @@ class Query:
     count: bool = False
     explain: bool = False
     moment: Moment = NOW
+    cursor: str | None = None
+    export: bool = False
 
     def channel(self, view: View) -> str:
-        """``lookup``: eq on every key column and no other filter; any other read is ``query``."""
+        """``lookup``: eq on every key column and no other filter; ``export``: as a file; any other is ``query``."""
+        if self.export:
+            return "export"
         plain = [item for item in self.filters if isinstance(item, Comparison)]
         exact = len(plain) == len(self.filters) and all(item.op == "eq" and not item.negated for item in plain)
         return "lookup" if exact and sorted(item.field for item in plain) == sorted(view.key) else "query"
@@ -80,6 +84,8 @@ def parse_query(params: Sequence[tuple[str, str]], headers: Mapping[str, str] | 
     headers = headers or {}
     single = _single(params)
     limit, offset = _window(single, headers.get("range"))
+    if offset and "cursor" in single:
+        raise BadFilter(why="a page begins at a cursor or at an offset, not at both.", field="cursor")
     return Query(
         select=_select(single.get("select")),
         filters=_filters(params),
@@ -89,6 +95,8 @@ def parse_query(params: Sequence[tuple[str, str]], headers: Mapping[str, str] | 
         count=_counts(headers.get("prefer", "")),
         explain=_flag(single.get("explain"), "explain"),
         moment=Moment(_instant(single.get("as_of"), "as_of"), _instant(single.get("valid_at"), "valid_at")),
+        cursor=single.get("cursor"),
+        export=_flag(single.get("export"), "export"),
     )
 
 
