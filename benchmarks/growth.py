@@ -19,7 +19,7 @@ from benchmarks.world import World, child
 from bus.infra.database import open_database
 
 MEMORY_MIB: Final = 300
-_CHUNK: Final = 50_000
+CHUNK: Final = 50_000
 _SPAN: Final = 0.1  # of the first and last events, over which a cost is taken
 _STEP: Final = 7_919  # new keys come in no order: their pages are all over the table
 _TIMEOUT_S: Final = 3_600.0
@@ -91,11 +91,12 @@ def _publish(world: World, records: int) -> None:
         return
     require(there == 0, f"the topic has {there} events of another figure: run B3 by itself")
     with world.publisher() as publisher:
-        for start in range(0, records, _CHUNK):
-            publisher.publish_many("licence", _records(start, min(start + _CHUNK, records), records))
+        for start in range(0, records, CHUNK):
+            publisher.publish_many("licence", terms(start, min(start + CHUNK, records), records))
 
 
-def _records(start: int, stop: int, records: int) -> Iterator[dict[str, Any]]:
+def terms(start: int, stop: int, records: int) -> Iterator[dict[str, Any]]:
+    """Those numbered ``start`` to ``stop`` of so many licence terms, each with a key of its own."""
     for number in range(start, stop):
         term = number * _STEP % records if records % _STEP else number
         yield {

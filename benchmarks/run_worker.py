@@ -21,6 +21,7 @@ from bus.contracts.registry import Registry
 from bus.infra.database import open_database
 from bus.infra.kafka import KafkaConnection
 from bus.views.catalogue import Declarations
+from bus.views.rebuilding.requests import Requests
 from bus.views.worker import Worker
 from bus.views.workers.held import Held
 from bus.views.workers.reader import Round
@@ -31,10 +32,11 @@ _LOOK_S: Final = 0.05
 
 class TimedWorker(Worker):
     """The worker as it is, with a clock. ``until_live``: ends when all views are live, not when all is applied;
-    ``for_ever``: does not end by itself."""
+    ``for_ever``: does not end by itself. ``gate``: views are read once there is such a file."""
 
     begun = 0.0
     until_live = for_ever = False
+    gate: Path | None = None
     _probe: Round | None = None
     _asked = 0.0
 
@@ -46,7 +48,10 @@ class TimedWorker(Worker):
     def _assign(self) -> None:
         """Views get their readers once the building agent has taken a first, empty round."""
         if self._probe is not None and self._probe.settled.is_set():
-            super()._assign()
+            if self.gate is None or self.gate.exists():
+                super()._assign()
+            else:
+                asyncio.get_running_loop().call_later(_LOOK_S, self._nudge.set)
         elif self._rounds.subscriber_count and time.perf_counter() - self._asked > _PROBE_S:
             self._asked = time.perf_counter()
             nobody: Any = SimpleNamespace(views={}, changed=lambda: None)
@@ -106,7 +111,9 @@ def main() -> None:
         registry=registry,
         kafka=KafkaConnection(**given["kafka"]),
         lease_s=given.get("lease_s", 5.0),
+        requests=Requests(open_database(given["governance"], "governance")),
     )
+    worker.gate = Path(given["gate"]) if "gate" in given else None
     worker.until_live, worker.for_ever = given.get("until_live", False), given.get("for_ever", False)
     worker.run()
 
