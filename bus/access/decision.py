@@ -13,7 +13,7 @@ import logging
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 import sqlalchemy as sa
@@ -48,7 +48,10 @@ class Shape(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Allow:
-    """What may be shown: ``columns`` in the view's order, ``masks`` of some of them, and the rows of ``filter``."""
+    """What may be shown: ``columns`` in the view's order, ``masks`` of some of them, and the rows of ``filter``.
+
+    ``least_group``: figures of fewer rows are withheld, because the grant does not show the rows; None: exact.
+    ``questions``: the declared questions that may be asked over the channel ``question``."""
 
     view: str
     columns: tuple[str, ...]
@@ -61,6 +64,8 @@ class Allow:
     channel: str
     purpose: str
     consumer: str
+    least_group: int | None = None
+    questions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +124,7 @@ class Decider:
         await self._engine.watch()
 
     async def decide(self, subject: Subject, shape: Shape, purpose: str | None, channel: str) -> Decision:
-        """Whether and what ``subject`` may see of the view. ``channel``: lookup, query, stream or export."""
+        """Whether and what ``subject`` may see of the view. ``channel``: one of `CHANNELS`."""
         if channel not in CHANNELS:
             raise ValueError(f"'{channel}' is not a channel")
         revisions = None
@@ -152,7 +157,9 @@ class Decider:
     def _request(self, subject: Subject, shape: Shape, purpose: str | None, channel: str) -> _Request:
         """The request with the grants as they are now: those of the department, and those of everybody."""
         revisions, at = self._grants.revisions(), self._clock()
-        if self._standing.suspended(subject.department):
+        stand = self._standing.of(subject.department)
+        subject = replace(subject, attributes={**subject.attributes, **stand.attributes})
+        if stand.suspended:
             return _Request(subject, shape, purpose, channel, at, (), revisions, "suspended")
         consumers = dict.fromkeys((subject.department, PUBLIC))
         pairs = [self._grants.pair(consumer, shape.view.name, revisions.grants) for consumer in consumers]
@@ -207,6 +214,8 @@ class Decider:
             channel=request.channel,
             purpose=grant.purpose,
             consumer=request.subject.department,
+            least_group=_least_group(grant, request.shape),
+            questions=tuple(name for name in grant.questions if _may_ask(grant, request.shape, name)),
         )
 
     def _refusal(self, request: _Request, verdict: Verdict) -> BusError:
@@ -218,6 +227,21 @@ class Decider:
 def _may_show(grant: Grant, column: Column) -> bool:
     """Whether the grant shows the column: to everybody only while it is open (a declassification may have ended)."""
     return column.name in grant.fields and (grant.consumer != PUBLIC or is_open(column))
+
+
+def _least_group(grant: Grant, shape: Shape) -> int | None:
+    """None where the consumer may page through the rows: their counts tell nothing more. What everybody may page
+    through is withheld all the same where the rows are of persons."""
+    of_persons = grant.consumer == PUBLIC and any(column.personal for column in shape.columns)
+    return None if "query" in grant.channels and not of_persons else grant.least_group
+
+
+def _may_ask(grant: Grant, shape: Shape, name: str) -> bool:
+    """Whether the view declares the question; to everybody it answers from open fields only."""
+    question = shape.view.question(name)
+    if question is None or grant.consumer != PUBLIC:
+        return question is not None
+    return all(is_open(column) for column in shape.columns if column.name in question.where.fields)
 
 
 def _tells_too_much(grant: Grant, shape: Shape) -> bool:
@@ -251,7 +275,7 @@ def _deciding_grant(request: _Request, outcome: Outcome) -> Grant:
     if len(outcome.verdict.grants) != 1 or outcome.verdict.grants[0] not in by_id:
         raise PolicyError()
     grant = by_id[outcome.verdict.grants[0]]
-    channels = {*grant.channels, *(("lookup",) if "query" in grant.channels else ())}
+    channels = {*grant.channels, *(("lookup", "aggregate") if "query" in grant.channels else ())}
     consumers = (request.subject.department, PUBLIC)
     asked = (request.shape.view.name, request.purpose)
     if grant.consumer not in consumers or (grant.view, grant.purpose) != asked or request.channel not in channels:

@@ -43,14 +43,14 @@ def refuse_inexact(condition: Condition) -> None:
                     raise BadFilter(why=f"the value {value} of '{atom.field}' has more digits than OPA keeps (15).")
 
 
-def typed_clauses(grant: Grant, subject: Subject, kinds: Mapping[str, Kind]) -> Clauses:
-    """The grant's condition for this subject, each value of its column's type.
+def typed_clauses(grant: Grant, subject: Subject, kinds: Mapping[str, Kind], today: dt.date) -> Clauses:
+    """The grant's condition for this subject on this UTC day, each value of its column's type.
 
     Raises `PolicyError` where the condition does not fit the view (any more), or the attribute the column.
     """
     try:
         resolved = Condition(conditions.resolve(grant.rows.clauses, subject.attributes))
-        checked = conditions.check(resolved, kinds)
+        checked = conditions.check(resolved, kinds, today)
         refuse_inexact(checked)
     except BadFilter as error:
         raise PolicyError() from error
@@ -69,7 +69,7 @@ def atom_fact(atom: Atom) -> dict[str, Any]:
     return {name: _number(value) for name, value in atom.as_fact().items()}
 
 
-def grant_fact(grant: Grant, subject: Subject, kinds: Mapping[str, Kind]) -> dict[str, Any]:
+def grant_fact(grant: Grant, subject: Subject, kinds: Mapping[str, Kind], today: dt.date) -> dict[str, Any]:
     """What the rules may know about a grant. Raises `PolicyError`, see `typed_clauses`."""
     return {
         "id": grant.id,
@@ -79,7 +79,7 @@ def grant_fact(grant: Grant, subject: Subject, kinds: Mapping[str, Kind]) -> dic
         "channels": list(grant.channels),
         "valid_from": grant.valid_from.isoformat(),
         "valid_to": grant.valid_to.isoformat(),
-        "rows": [[atom_fact(atom) for atom in clause] for clause in typed_clauses(grant, subject, kinds)],
+        "rows": [[atom_fact(atom) for atom in clause] for clause in typed_clauses(grant, subject, kinds, today)],
     }
 
 
@@ -104,5 +104,5 @@ def request_input(
         "purpose": purpose if names.is_id(purpose) else None,
         "channel": channel,
         "time": at.astimezone(dt.UTC).isoformat(timespec="seconds"),
-        "grants": [grant_fact(grant, subject, kinds) for grant in grants],
+        "grants": [grant_fact(grant, subject, kinds, at.astimezone(dt.UTC).date()) for grant in grants],
     }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from bus.access.answers import Verdict
@@ -22,6 +22,7 @@ from bus.errors import (
 
 STANDING_S: Final = 1.0
 MAX_KNOWN: Final = 10_000
+Attributes = Mapping[str, str | int | float | bool]
 
 
 class HasContact(Protocol):
@@ -31,6 +32,8 @@ class HasContact(Protocol):
     def contact(self) -> str: ...
     @property
     def suspended(self) -> bool: ...
+    @property
+    def attributes(self) -> Attributes: ...
 
 
 class Directory(Protocol):
@@ -83,24 +86,39 @@ def _contact(owner: str, directory: Directory) -> str:
         return ""
 
 
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """What the register says of a department that asks."""
+
+    suspended: bool = False
+    attributes: Attributes = field(default_factory=dict)
+
+
 class Standing:
-    """Whether departments are suspended: then they read nothing, whatever was granted. Asked anew every second."""
+    """How departments stand: suspended, they read nothing, whatever was granted; their attributes go before those of
+    a token. Asked anew every second."""
 
     def __init__(self, directory: Directory, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._directory = directory
         self._monotonic = monotonic
-        self._known: dict[str, tuple[float, bool]] = {}
+        self._known: dict[str, tuple[float, Stand]] = {}
 
-    def suspended(self, department: str) -> bool:
+    def of(self, department: str) -> Stand:
         """A department that nobody registered is not suspended: it may read what everybody may."""
         known = self._known.get(department)
         if known is not None and self._monotonic() < known[0]:
             return known[1]
-        try:
-            suspended = department != PUBLIC and self._directory.department(department).suspended
-        except UnknownDepartment:
-            suspended = False
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
-        self._known[department] = (self._monotonic() + STANDING_S, suspended)
-        return suspended
+        stand = self._read(department)
+        self._known[department] = (self._monotonic() + STANDING_S, stand)
+        return stand
+
+    def _read(self, department: str) -> Stand:
+        if department == PUBLIC:
+            return Stand()
+        try:
+            found = self._directory.department(department)
+        except UnknownDepartment:
+            return Stand()
+        return Stand(found.suspended, dict(found.attributes))

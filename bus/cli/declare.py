@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import orjson
 import typer
@@ -30,11 +30,26 @@ def add_department(
     title_zh: Annotated[str, typer.Option(help="title in Chinese")],
     title_en: Annotated[str, typer.Option(help="title in English")],
     contact: Annotated[str, typer.Option(help="mail address that answers questions")],
+    attribute: Annotated[
+        list[str] | None, typer.Option(help="name=value that row conditions may read, such as district=7")
+    ] = None,
 ) -> None:
     """Enrol a department: its entry, its principal on the broker, its ACLs."""
-    body = {"id": name, "title": {"zh": title_zh, "en": title_en}, "contact": contact}
+    attributes = dict(map(_attribute, attribute or ()))
+    body = {"id": name, "title": {"zh": title_zh, "en": title_en}, "contact": contact, "attributes": attributes}
     context.administrator().post("/v1/departments", body)
     console.print(f"department {name} is enrolled; `bus credentials {name}` shows how it connects")
+
+
+def _attribute(text: str) -> tuple[str, Any]:
+    """``name=value``: a number, true and false as such, anything else as text."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"'{text}' is not name=value")
+    try:
+        return name, orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return name, value
 
 
 @departments.command("list")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sqlalchemy.engine import Engine
@@ -23,6 +24,8 @@ class Department:
     contact: str
     suspended: bool = False
     legal_basis: str = ""
+    attributes: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    """What row conditions may read of the department, such as its district; goes before what a token says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +39,14 @@ class Purpose:
 
 def parse_department(doc: Mapping[str, Any]) -> Department:
     """A department as ``departments.yaml`` lists it. Raises `InvalidDeclaration`."""
-    _check(doc, {"id", "title", "contact", "legal_basis"}, {"id", "title", "contact"})
-    return Department(doc["id"], dict(doc["title"]), str(doc["contact"]), legal_basis=str(doc.get("legal_basis", "")))
+    _check(doc, {"id", "title", "contact", "legal_basis", "attributes"}, {"id", "title", "contact"})
+    return Department(
+        doc["id"],
+        dict(doc["title"]),
+        str(doc["contact"]),
+        legal_basis=str(doc.get("legal_basis", "")),
+        attributes=dict(doc.get("attributes") or {}),
+    )
 
 
 def parse_purpose(doc: Mapping[str, Any]) -> Purpose:
@@ -58,8 +67,23 @@ def _check(doc: Mapping[str, Any], known: set[str], required: set[str]) -> None:
     problems += [
         f"'{name}' is a text." for name in ("contact", "legal_basis") if not isinstance(doc.get(name, ""), str)
     ]
+    problems += _attribute_problems(doc.get("attributes"))
     if problems:
         raise InvalidDeclaration(count=len(problems), problems=" ".join(problems))
+
+
+def _attribute_problems(attributes: Any) -> list[str]:
+    if attributes is None:
+        return []
+    if not isinstance(attributes, Mapping):
+        return ["'attributes' has one value for each name, such as {district: 7}."]
+    return [
+        f"attribute '{name}' is an id with a text, a finite number, true or false."
+        for name, value in attributes.items()
+        if not is_id(name)
+        or not isinstance(value, str | int | float)
+        or (isinstance(value, float) and not math.isfinite(value))
+    ]
 
 
 class Directory:

@@ -50,6 +50,7 @@ DEPARTMENTS: Final = sa.Table(
     sa.Column("contact", sa.Text, nullable=False),
     sa.Column("legal_basis", sa.Text, nullable=False),
     sa.Column("suspended", sa.Boolean, nullable=False),
+    sa.Column("attributes", sa.Text, nullable=False, server_default="{}"),  # JSON
 )
 PURPOSES: Final = sa.Table(
     "purpose",
@@ -138,7 +139,8 @@ def retire(connection: Connection, entity: str) -> None:
 
 
 def put_department(connection: Connection, values: Mapping[str, Any]) -> None:
-    _put(connection, DEPARTMENTS, {**values, "title": _text(values["title"])})
+    texts = {name: _text(values[name]) for name in ("title", "attributes")}
+    _put(connection, DEPARTMENTS, {**values, **texts})
 
 
 def put_purpose(connection: Connection, values: Mapping[str, Any]) -> None:
@@ -146,15 +148,15 @@ def put_purpose(connection: Connection, values: Mapping[str, Any]) -> None:
 
 
 def departments(connection: Connection) -> list[dict[str, Any]]:
-    return _documents(connection, DEPARTMENTS)
+    return _documents(connection, DEPARTMENTS, "title", "attributes")
 
 
 def purposes(connection: Connection) -> list[dict[str, Any]]:
-    return _documents(connection, PURPOSES)
+    return _documents(connection, PURPOSES, "title")
 
 
-def _text(title: Mapping[str, str]) -> str:
-    return json.dumps(dict(title), ensure_ascii=False, sort_keys=True)
+def _text(members: Mapping[str, Any]) -> str:
+    return json.dumps(dict(members), ensure_ascii=False, sort_keys=True)
 
 
 def _put(connection: Connection, table: sa.Table, values: Mapping[str, Any]) -> None:
@@ -163,6 +165,6 @@ def _put(connection: Connection, table: sa.Table, values: Mapping[str, Any]) -> 
     connection.execute(statement.on_conflict_do_update(index_elements=[table.c.id], set_=changed))
 
 
-def _documents(connection: Connection, table: sa.Table) -> list[dict[str, Any]]:
+def _documents(connection: Connection, table: sa.Table, *parsed: str) -> list[dict[str, Any]]:
     rows = connection.execute(sa.select(table).order_by(table.c.id)).mappings()
-    return [{**row, "title": json.loads(row["title"])} for row in rows]
+    return [{**row, **{name: json.loads(row[name]) for name in parsed}} for row in rows]

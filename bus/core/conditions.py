@@ -23,6 +23,7 @@ from bus.errors import BadFilter, ConditionTooWide
 MAX_CLAUSES: Final = 100
 MAX_ITEMS: Final = 1_000
 MAX_DEPTH: Final = 20
+MAX_DAYS: Final = 36_525
 
 WRITTEN: Final = ("eq", "ne", "lt", "lte", "gt", "gte", "in", "prefix", "missing")
 _NEGATION: Final = {
@@ -49,6 +50,13 @@ class SubjectAttribute:
     """A value known only when somebody asks: an attribute of the asking subject, such as its district."""
 
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Today:
+    """A day counted from the one on which somebody asks (UTC); on a timestamp field its first instant."""
+
+    days: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +98,13 @@ class Condition:
         values = (atom.value for clause in self.clauses for atom in clause)
         return frozenset(value.name for value in values if isinstance(value, SubjectAttribute))
 
+    @property
+    def reads_the_day(self) -> bool:
+        """Whether the condition means other rows tomorrow."""
+        values = (atom.value for clause in self.clauses for atom in clause)
+        flat = (item for value in values for item in (value if isinstance(value, tuple) else (value,)))
+        return any(isinstance(item, Today) for item in flat)
+
 
 ALL_ROWS: Final = Condition(EVERY_ROW)
 
@@ -109,12 +124,21 @@ def _value(value: Any, where: str) -> Any:
     if isinstance(value, Mapping):
         if set(value) == {"subject"} and names.is_id(value["subject"]):
             return SubjectAttribute(str(value["subject"]))
-        raise BadFilter(why=f"{where}: a value is text, a number, true or false, a date, or {{subject: attribute}}.")
+        if set(value) == {"today"}:
+            return _today(value["today"], where)
+        ways = "text, a number, true or false, a date, {subject: attribute} or {today: days}"
+        raise BadFilter(why=f"{where}: a value is {ways}.")
     if value is None:
         raise BadFilter(why=f"{where}: a value may not be null; write {{field: f, op: missing}}.")
     if isinstance(value, float) and not math.isfinite(value):
         raise BadFilter(why=f"{where}: not a finite number.")
     return value
+
+
+def _today(days: Any, where: str) -> Today:
+    if isinstance(days, bool) or not isinstance(days, int) or abs(days) > MAX_DAYS:
+        raise BadFilter(why=f"{where}: `today` takes a whole number of days, such as -30, at most a hundred years.")
+    return Today(days)
 
 
 def _atom_value(op: str, doc: Mapping[str, Any], where: str) -> Any:
@@ -276,7 +300,17 @@ def typed(value: Any, kind: Kind, field: str) -> Any:
         raise BadFilter(why=f"field '{field}' is {kind}, the value {value!r} is not.") from error
 
 
-def _typed_atom(atom: Atom, kinds: Mapping[str, Kind]) -> Atom:
+def _on_day(value: Today, kind: Kind, field: str, today: dt.date | None) -> Any:
+    """The day meant, in the type of the field; as it was written where nobody is asking yet."""
+    if kind not in (Kind.DATE, Kind.TIMESTAMP):
+        raise BadFilter(why=f"`today` needs a date or a timestamp, '{field}' is {kind}.")
+    if today is None:
+        return value
+    day = today + dt.timedelta(days=value.days)
+    return day if kind is Kind.DATE else dt.datetime(day.year, day.month, day.day, tzinfo=dt.UTC)
+
+
+def _typed_atom(atom: Atom, kinds: Mapping[str, Kind], today: dt.date | None) -> Atom:
     kind = kinds.get(atom.field)
     if kind is None:
         raise BadFilter(why=f"there is no field '{atom.field}'. {names.nearest(atom.field, kinds)}")
@@ -284,18 +318,24 @@ def _typed_atom(atom: Atom, kinds: Mapping[str, Kind]) -> Atom:
         return atom
     if atom.op in _TEXT_ONLY and kind is not Kind.TEXT:
         raise BadFilter(why=f"`prefix` needs a text field, '{atom.field}' is {kind}.")
+
+    def value_of(item: Any) -> Any:
+        if isinstance(item, SubjectAttribute):
+            return item
+        return _on_day(item, kind, atom.field, today) if isinstance(item, Today) else typed(item, kind, atom.field)
+
     if not isinstance(atom.value, tuple):
-        return replace(atom, value=typed(atom.value, kind, atom.field))
-    items = (item if isinstance(item, SubjectAttribute) else typed(item, kind, atom.field) for item in atom.value)
-    return replace(atom, value=tuple(items))
+        return replace(atom, value=value_of(atom.value))
+    return replace(atom, value=tuple(value_of(item) for item in atom.value))
 
 
-def check(condition: Condition, kinds: Mapping[str, Kind]) -> Condition:
-    """The condition with each value in the type of its field. ``kinds``: the view's columns.
+def check(condition: Condition, kinds: Mapping[str, Kind], today: dt.date | None = None) -> Condition:
+    """The condition with each value in the type of its field. ``kinds``: the view's columns; ``today``: the UTC day
+    on which somebody asks, None while a declaration is checked (`Today` then stays as it is written).
 
     Raises `BadFilter` for an unknown field or a value of the wrong type.
     """
-    clauses = tuple(tuple(_typed_atom(atom, kinds) for atom in clause) for clause in condition.clauses)
+    clauses = tuple(tuple(_typed_atom(atom, kinds, today) for atom in clause) for clause in condition.clauses)
     return replace(condition, clauses=clauses)
 
 

@@ -13,6 +13,7 @@ from bus.core.columns import Column, Columns, over_columns, scale_of
 from bus.core.conditions import Condition, check
 from bus.core.contracts import Contract, FieldContract, Kind
 from bus.core.problems import Problems
+from bus.core.questions import check_questions
 from bus.core.views import Lookup, Measure, Over, View
 from bus.errors import BusError
 
@@ -27,12 +28,15 @@ def check_view(
     view: View, columns: Iterable[Column], contracts: Mapping[str, Contract], others: Columns, problems: Problems
 ) -> None:
     """Adds to ``problems`` whatever cannot be built. ``others``: the columns of the views that this one reads."""
+    columns = tuple(columns)
+    check_questions(view, columns, problems)
     if view.kind == "aggregate":
         _check_aggregate(view, others, problems)
         return
     by_name = {column.name: column for column in columns}
     _check_keys(view, by_name, contracts, problems)
     _check_reports(view, by_name, contracts, problems)
+    _check_search(view, by_name, problems)
     for lookup in view.lookups:
         _check_by(view, lookup, by_name, problems)
     if view.kind == "history":
@@ -51,6 +55,12 @@ def check_reads(view: View, others: Views, columns: Mapping[str, Column], known:
     for lookup in view.lookups:
         if lookup.view in others:
             _check_lookup(lookup, others[lookup.view], columns, known.get(lookup.view, ()), problems)
+
+
+def _check_search(view: View, columns: Mapping[str, Column], problems: Problems) -> None:
+    for name in view.searchable:
+        if name in columns and columns[name].kind is not Kind.TEXT:
+            problems.add(f"fields.{name}.search", f"is for text, '{name}' is {columns[name].kind}")
 
 
 def _joined(over: Over) -> str:
@@ -197,6 +207,9 @@ def _check_measure(measure: Measure, columns: Mapping[str, Column], problems: Pr
 def _check_where(where: str, condition: Condition, columns: Mapping[str, Column], problems: Problems) -> None:
     if condition.subject_attributes:
         problems.add(f"{where}.where", "nobody is asking, so there is no subject")
+        return
+    if condition.reads_the_day:
+        problems.add(f"{where}.where", "a count is kept with each change, so it cannot follow the day")
         return
     try:
         check(condition, {name: column.kind for name, column in columns.items()})

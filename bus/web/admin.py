@@ -43,7 +43,13 @@ class Revocation(BaseModel):
 @router.get("/departments")
 def list_departments(parts: TheParts, _: Caller) -> list[dict[str, Any]]:
     return [
-        {"id": item.id, "title": item.title, "contact": item.contact, "suspended": item.suspended}
+        {
+            "id": item.id,
+            "title": item.title,
+            "contact": item.contact,
+            "suspended": item.suspended,
+            "attributes": item.attributes,
+        }
         for item in parts.directory.departments()
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bus.access.decision import Decider
@@ -49,6 +49,7 @@ def shape(name: str = "business", kinds: Mapping[str, Kind] = KINDS, *, listed: 
 class Office:
     contact: str
     suspended: bool = False
+    attributes: Mapping[str, str | int | float | bool] = field(default_factory=dict)
 
 
 class Offices:
@@ -57,6 +58,8 @@ class Offices:
     def department(self, department: str, /) -> Office:
         if department == "sleepy":
             return Office("", suspended=True)
+        if department == "south":
+            return Office("", attributes={"ward": 7})
         if department != "market":
             raise UnknownDepartment(department=department)
         return Office("data@market.example")

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from access_worlds import KINDS, NOW, decider, grant, grant_set, shape
 from opa_process import Opa
 
-from bus.access.answers import EVERY_ROW, NO_ROW, And, Comparison
+from bus.access.answers import EVERY_ROW, NO_ROW, And, Comparison, Filter, Or
 from bus.access.decision import Allow, Decision, Deny
 from bus.access.identity import PUBLIC_SUBJECT, Subject
 from bus.access.store import GrantStore
@@ -334,3 +334,44 @@ def test_a_suspended_department_reads_nothing(shared_opa: Opa, store: GrantStore
         deny = decide(shared_opa, store, Subject("sleepy"), purpose)
         assert isinstance(deny, Deny)
         assert isinstance(deny.error, NotGranted)
+
+
+def test_the_register_goes_before_the_token(shared_opa: Opa, store: GrantStore) -> None:
+    """A condition on an attribute reads what the department's register says, with or without a token that says
+    otherwise; what the register does not say, the token may."""
+    mine = {"field": "ward", "op": "eq", "value": {"subject": "ward"}}
+    named = {"field": "name", "op": "eq", "value": {"subject": "name"}}
+    store.apply(grant_set(grant(consumer="south", rows={"any": [mine, named]})), os_user="root")
+    ward, name = Comparison("ward", "eq", 7), Comparison("name", "eq", "Yu")
+    for attributes, expected in (({}, {ward}), ({"ward": 8}, {ward}), ({"ward": 8, "name": "Yu"}, {ward, name})):
+        allow = decide(shared_opa, store, Subject("south", attributes=attributes))
+        assert isinstance(allow, Allow)
+        assert _values(allow.filter) == expected
+
+
+def test_rows_of_the_last_thirty_days(shared_opa: Opa, store: GrantStore) -> None:
+    """A condition on the day means other rows tomorrow, by one decider and its cache."""
+    store.apply(grant_set(grant(rows={"field": "since", "op": "gte", "value": {"today": -30}})), os_user="root")
+    clock = [dt.datetime(2026, 5, 1, 23, 59, 59, tzinfo=dt.UTC)]
+
+    async def run() -> list[set[Comparison]]:
+        asked = decider(shared_opa.url, store)
+        asked._clock = lambda: clock[0]
+        found = []
+        for at in (clock[0], clock[0] + dt.timedelta(seconds=1)):
+            clock[0] = at
+            allow = await asked.decide(TAX, shape(), "levy", "query")
+            assert isinstance(allow, Allow)
+            found.append(_values(allow.filter))
+        return found
+
+    expected = [dt.date(2026, 4, 1), dt.date(2026, 4, 2)]
+    assert asyncio.run(run()) == [{Comparison("since", "gte", day)} for day in expected]
+
+
+def _values(rows: Filter) -> set[Comparison]:
+    """The comparisons with a value in a filter."""
+    if isinstance(rows, Comparison):
+        return set() if rows.value is None else {rows}
+    assert isinstance(rows, And | Or)
+    return set().union(*map(_values, rows.items))

@@ -24,11 +24,22 @@ def test_departments(directory: Directory) -> None:
     market = Department("market", {"zh": "市场监管", "en": "Market"}, "a@example.org")
     directory.put_department(market)
     directory.put_department(Department("food", {"en": "Food"}, "b@example.org", legal_basis="a law"))
+    south = {"id": "south", "title": {"en": "South"}, "contact": "s@example.org"}
+    directory.put_department(parse_department({**south, "attributes": {"ward": 7, "code": "S", "open": True}}))
+    assert directory.department("south").attributes == {"ward": 7, "code": "S", "open": True}
     assert directory.department("market") == market
-    assert [department.id for department in directory.departments()] == ["food", "market"]
+    assert [department.id for department in directory.departments()] == ["food", "market", "south"]
     directory.put_department(Department("market", {"en": "Market"}, "c@example.org", suspended=True))
     assert directory.department("market").suspended
-    assert len(directory.departments()) == 2
+    assert len(directory.departments()) == 3
+
+
+@pytest.mark.parametrize("attributes", [{"A": 1}, {"ward": None}, {"ward": [1]}, {"ward": float("nan")}, [1], "a"])
+def test_attributes_that_no_condition_could_read(attributes: object) -> None:
+    """A name that is no id, or a value that is neither text nor number nor truth, is refused."""
+    doc = {"id": "south", "title": {"en": "South"}, "contact": "s@example.org", "attributes": attributes}
+    with pytest.raises(InvalidDeclaration, match="attribute"):
+        parse_department(doc)
 
 
 def test_an_unknown_department(directory: Directory) -> None:

@@ -16,6 +16,7 @@ from bus.core.conditions import (
     OPERATORS,
     Atom,
     SubjectAttribute,
+    Today,
     check,
     matches,
     parse_condition,
@@ -236,3 +237,25 @@ def test_attributes_of_the_subject_are_put_in() -> None:
     assert resolve(condition.clauses, {"ward": 7}) == ((Atom("ward", "eq", 7),), (Atom("name", "missing"),))
     assert resolve(condition.clauses, {}) == ((Atom("name", "missing"),),)
     assert resolve(parse_condition(mine).clauses, {}) == NO_ROW
+
+
+def test_days_are_counted_from_the_day_of_the_question() -> None:
+    """`{today: N}` is a date, on a timestamp its first instant in UTC; unasked it stays as it is written."""
+    kinds = {"since": Kind.DATE, "seen": Kind.TIMESTAMP, "name": Kind.TEXT}
+    day = {"today": -30}
+    written = {"all": [eq("since", day), {"field": "seen", "op": "in", "value": [{"today": 1}]}]}
+    condition = check(parse_condition(written), kinds)
+    assert condition.reads_the_day
+    assert condition.clauses[0][0].value == Today(-30)
+    (clause,) = check(condition, kinds, dt.date(2026, 5, 1)).clauses
+    assert [atom.value for atom in clause] == [dt.date(2026, 4, 1), (dt.datetime(2026, 5, 2, tzinfo=dt.UTC),)]
+    assert not parse_condition(eq("since", "2026-05-01")).reads_the_day
+    with pytest.raises(BadFilter, match="needs a date or a timestamp"):
+        check(parse_condition(eq("name", day)), kinds)
+
+
+@pytest.mark.parametrize("days", [True, 1.0, "1", None, 10**6, [1]])
+def test_a_day_is_a_whole_number_of_days(days: object) -> None:
+    """Nothing else, and within a hundred years."""
+    with pytest.raises(BadFilter, match="whole number of days"):
+        parse_condition(eq("since", {"today": days}))

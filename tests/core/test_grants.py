@@ -145,6 +145,16 @@ def test_two_grants_that_could_answer_one_request_conflict(changes: dict[str, An
         parse_grant_set(doc)
 
 
+def test_two_streams_of_a_consumer_on_a_view_conflict_whatever_their_purposes() -> None:
+    """A stream is one topic, read for one purpose."""
+    first = grant(channels=["query", "stream"])
+    second = grant(id="second", channels=["query", "stream"], purpose="audit")
+    with pytest.raises(GrantConflict, match="tax-levy and second"):
+        parse_grant_set(document(first, second))
+    parse_grant_set(document(first, {**second, "channels": ["query"]}))
+    parse_grant_set(document(first, {**second, "valid": {"from": "2027-01-01", "to": "2027-06-30"}}))
+
+
 def test_a_grant_holds_on_both_its_days_in_utc() -> None:
     """Whatever time zone the clock is in."""
     (only,) = parse_grant_set(document(grant())).grants
