@@ -22,10 +22,10 @@ BusError
 ├── Invalid                 422    UnknownField BadFilter BadCursor ExtraForbidden ContractViolation
 │                                  RecursiveSchema ZeroSizeItems OwnerMissing InvalidSchema
 │                                  InvalidDeclaration ConditionTooWide
-├── RateLimited             429    TooManyAtOnce BudgetSpent TooManyExports
+├── RateLimited             429    TooManyAtOnce TooManyStreams BudgetSpent TooManyExports
 └── Unavailable             503    Overloaded PolicyUnavailable PolicyStale PolicyError AuditUnavailable
                                    ViewRebuilding BrokerUnavailable DatabaseUnavailable
-                                   RegistryUnavailable
+                                   RegistryUnavailable StreamStarting
 
 The docstring of a class is its message with the remedy; ``{names}`` in it are filled from the
 keyword arguments, which also become members of the problem document (RFC 9457).
@@ -406,6 +406,12 @@ class TooManyAtOnce(RateLimited):
     retry_after_s = 1
 
 
+class TooManyStreams(RateLimited):
+    """{who} already has {limit} streams open here. Close one, or read the topic with Kafka instead."""
+
+    retry_after_s = 5
+
+
 class BudgetSpent(RateLimited):
     """All {limit} questions of today for '{purpose}' are asked. The budget renews at {renews_at}; ask for a higher one
     in the grant (`limits: {{per_day: n}}`)."""
@@ -482,3 +488,11 @@ class RegistryUnavailable(Unavailable):
     """The schema registry does not answer. Known contracts go on working; try again shortly."""
 
     code = "registry_unavailable"
+
+
+class StreamStarting(Unavailable):
+    """The stream of {view} is being made ready for the terms of your grant. Try again shortly; operators:
+    `bus status` shows whether `streams` runs."""
+
+    code = "stream_starting"
+    retry_after_s = 2
