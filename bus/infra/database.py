@@ -22,6 +22,10 @@ Name = Literal["views", "governance", "streams"]
 NAMES: Final[tuple[Name, ...]] = ("views", "governance", "streams")
 SQLITE_WAIT_S: Final = 5.0
 POSTGRESQL_WAIT_S: Final = 10.0
+_END_SESSIONS: Final = sa.text(
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE application_name = :label AND xact_start IS NOT NULL AND pid <> pg_backend_pid()"
+)
 _DISCREET: Final[dict[str, Any]] = {"hide_parameters": True}  # what is bound may be a person's, and errors are logged
 
 
@@ -103,6 +107,29 @@ def _open_postgresql(target: sa.URL, name: Name, *, durable: bool, read_only: bo
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(7205759)"))
             connection.execute(sa.schema.CreateSchema(name, if_not_exists=True))
     return engine
+
+
+def label_sessions(engine: Engine, label: str, *, idle_s: float) -> None:
+    """Gives the engine's sessions a name, by which `end_sessions` knows them, and has PostgreSQL end one that waits in
+    the middle of a transaction for ``idle_s``: its process is stopped, and what it locked is locked for all others.
+    """
+    if engine.dialect.name != "postgresql":
+        return
+
+    @event.listens_for(engine, "do_connect")
+    def label_it(_dialect: Any, _record: Any, _arguments: Any, parameters: dict[str, Any]) -> None:
+        idle = f"-c idle_in_transaction_session_timeout={round(idle_s * 1_000)}ms"
+        parameters |= {"application_name": label, "options": f"{parameters['options']} {idle}"}
+
+    engine.dispose()
+
+
+def end_sessions(connection: Connection, label: str) -> int:
+    """Ends the transactions of the sessions so named, with their sessions; how many there were. None on SQLite, where
+    only the end of a process ends its transaction."""
+    if connection.dialect.name != "postgresql":
+        return 0
+    return len(connection.execute(_END_SESSIONS, {"label": label}).all())
 
 
 def create_tables(engine: Engine, metadata: sa.MetaData) -> None:

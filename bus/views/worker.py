@@ -22,9 +22,12 @@ from sqlalchemy.engine import Engine
 
 from bus.contracts.registry import SchemaSource
 from bus.errors import DatabaseUnavailable, Fenced, Unavailable
+from bus.infra.database import label_sessions
 from bus.infra.kafka import KafkaConnection
 from bus.views.builder import CrashPoint, no_crash
 from bus.views.catalogue import Declarations
+from bus.views.changelog.keeping import Logs
+from bus.views.changelog.streamed import Streamed
 from bus.views.defects import report
 from bus.views.rebuilding.pace import Pace
 from bus.views.rebuilding.requests import Requests
@@ -41,13 +44,15 @@ T = TypeVar("T")
 STALLED_S: Final = 60.0
 _SOON_S: Final = 0.2  # between two ticks while another worker is about to give a view back
 _STOP_S: Final = 2.0
+_IDLE_LEASES: Final = 2  # so long may a transaction wait for this process
 
 
 class Worker:
     """Builds views until SIGTERM or SIGINT. Several workers share the views by lease.
 
     ``lease_s``: seconds without a sign of life after which others take over. ``batch_events``: most events in one
-    transaction. ``crash_point`` is called with the name of each place where a fault test may end the process.
+    transaction. ``streamed``: the views whose changes are logged, for ``changes_kept_days``. ``crash_point`` is called
+    with the name of each place where a fault test may end the process.
     """
 
     def __init__(
@@ -61,10 +66,13 @@ class Worker:
         batch_events: int = 20_000,
         crash_point: CrashPoint = no_crash,
         requests: Requests | None = None,
+        streamed: Streamed | None = None,
+        changes_kept_days: float = 7.0,
     ) -> None:
         self.id = f"bus-worker-{uuid.uuid4()}"
         self._registry, self._kafka = registry, kafka
         self._lease_s, self._batch_events = lease_s, batch_events
+        label_sessions(views, self.id, idle_s=_IDLE_LEASES * lease_s)
         self._roster = Roster(
             views,
             declarations=declarations,
@@ -74,6 +82,7 @@ class Worker:
             lease_s=lease_s,
             crash_point=crash_point,
             requests=requests,
+            logs=Logs(views, streamed, kept_days=changes_kept_days) if streamed is not None else None,
         )
         self._pulse = Pulse()
         self._renewal = Renewal(

@@ -26,6 +26,7 @@ from bus.infra.kafka import KafkaConnection
 from bus.views import worker
 from bus.views.builder import CrashPoint
 from bus.views.catalogue import Declarations
+from bus.views.changelog.streamed import Streamed
 from bus.views.rebuilding.requests import Requests
 from bus.views.workers import reader
 
@@ -66,13 +67,16 @@ class WorkerProcess:
 
 def dying(given: Mapping[str, Any]) -> CrashPoint:
     """A crash point that ends the process by SIGKILL: at each place with the chance ``crash``, and at ``kill_at``, a
-    place's name and which time it is passed."""
+    place's name and which time it is passed. At ``stop_at`` the process is stopped (SIGSTOP)."""
     dice, passed, kill_at = random.Random(given["seed"]), Counter[str](), given.get("kill_at")
+    stop_at = given.get("stop_at")
 
     def crash(point: str) -> None:
         passed[point] += 1
         if dice.random() < given["crash"] or kill_at == (point, passed[point]):
             os.kill(os.getpid(), signal.SIGKILL)
+        if stop_at == (point, passed[point]):
+            os.kill(os.getpid(), signal.SIGSTOP)
 
     return crash
 
@@ -116,8 +120,8 @@ def hinder(given: Mapping[str, Any]) -> None:
 
 def run(given: Mapping[str, Any], log: Path) -> None:
     """A worker until a signal. ``given``: database, kafka settings, lease_s, batch_events, crash, seed, and perhaps
-    kill_at (see `dying`; the place may be ``statement N``, after that statement of a view's transaction), registry (the
-    URL of one across HTTP) and what `hinder` takes."""
+    kill_at or stop_at (see `dying`; the place may be ``statement N``, after that statement of a view's transaction),
+    registry (the URL of one across HTTP) and what `hinder` takes."""
     with log.open("wb") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
@@ -131,9 +135,11 @@ def run(given: Mapping[str, Any], log: Path) -> None:
         registry=RegistryClient(across, lambda: "good") if across else Registry(governance),
         kafka=KafkaConnection(**given["kafka"]),
         requests=Requests(governance),
+        streamed=Streamed(governance),
         lease_s=given["lease_s"],
         batch_events=given["batch_events"],
         crash_point=crash,
     )
-    with statements_of(views, lambda number: crash(f"statement {number}")) if given.get("kill_at") else nullcontext():
+    cut = given.get("kill_at") or given.get("stop_at")
+    with statements_of(views, lambda number: crash(f"statement {number}")) if cut else nullcontext():
         made.run()

@@ -1,4 +1,4 @@
-"""Renews a worker's leases in a thread that does nothing else: neither Kafka nor a slow statement makes it lose one.
+"""Renews a worker's leases in threads that do nothing else: neither Kafka nor a slow statement makes it lose one.
 
 It is no proof that views are built, so it ends with what builds them: while the event loop or a step of it gives no
 sign of life the leases are not renewed, and after `STUCK_S` the process ends, for the supervisor to start another.
@@ -64,7 +64,7 @@ class Pulse:
 
 
 class Renewal:
-    """The thread. ``held``: the (view, epoch) pairs to renew; ``lost``: called with the views that are another's now;
+    """The threads. ``held``: the (view, epoch) pairs to renew; ``lost``: called with the views that are another's now;
     ``also``: what else says that this worker lives, called each time."""
 
     def __init__(
@@ -80,34 +80,49 @@ class Renewal:
         self._engine, self._lease_s, self._pulse = engine, lease_s, pulse
         self._held, self._lost, self._also = held, lost, also
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="renewal", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._run, args=(step,), name=name, daemon=True)
+            for name, step in (("renewal", self.once), ("alive", self.live))
+        ]
 
     def start(self) -> None:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def end(self) -> None:
         """Returns when the thread renews no more."""
         self._ended.set()
-        self._thread.join(timeout=2.0)
+        for thread in self._threads:
+            thread.join(timeout=2.0)
 
-    def _run(self) -> None:
+    def _run(self, step: Callable[[], None]) -> None:
         while not self._ended.wait(min(1.0, self._lease_s / 5)):
-            self.once()
+            step()
 
     def once(self) -> None:
-        """Renews, unless what builds gives no sign of life."""
+        """Renews, unless what builds gives no sign of life. A view that a transaction of our own has locked is waited
+        for: nobody else can take it meanwhile."""
         stuck = self._pulse.stuck()
         if stuck is not None:
             log.error("stalled", what=stuck, seconds=STUCK_S)
             os._exit(1)
+        self._unless_silent(self._renew)
+
+    def live(self) -> None:
+        """Says that this worker lives, on the same condition; in a thread of its own, since renewing may wait."""
+        self._unless_silent(self._also)
+
+    def _renew(self) -> None:
+        lost = beat(self._engine, self._held())
+        if lost:
+            self._lost(lost)
+
+    def _unless_silent(self, say: Callable[[], None]) -> None:
         if self._pulse.silent_s() > max(_SILENT_LEASES * self._lease_s, 5.0):
             log.warning("not_renewed", silent_s=round(self._pulse.silent_s(), 1))
             return
         try:
-            self._also()
-            lost = beat(self._engine, self._held())
-            if lost:
-                self._lost(lost)
+            say()
         except Unavailable as error:
             log.warning("renewal_failed", error=error.code, detail=error.detail)
         except Exception as error:  # a defect must not end the thread: without it every lease would be lost
