@@ -7,19 +7,18 @@ sends again what it had sent, so the database need not reach the disk at once.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Final, Literal
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, replace
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from bus.contracts.store import insert_new
-from bus.errors import BusError
 from bus.infra.database import create_tables, translated_errors, write
+from bus.sharing.streams.states import Fenced, PolicyChange, Shown, SubscriptionState
 
-State = Literal["starting", "running", "ending", "ended"]
-Kind = Literal["started", "narrowed", "widened", "ended"]
+__all__ = ["PolicyChange", "Shown", "StreamStore", "SubscriptionState"]
 METADATA: Final = sa.MetaData()
 _ID: Final = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 _KEY: Final = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
@@ -40,6 +39,7 @@ SUBSCRIPTION: Final = sa.Table(
     sa.Column("next_offset", sa.BigInteger, nullable=False),
     sa.Column("revision", sa.Text, nullable=False),
     sa.Column("generation", sa.BigInteger, nullable=False),
+    sa.Column("opaque", sa.Boolean, nullable=False),
     sa.Column("problem", sa.Text, nullable=False),
     sa.UniqueConstraint("consumer", "view"),
 )
@@ -77,64 +77,7 @@ LEASE: Final = sa.Table(
     sa.Column("held", sa.Boolean, nullable=False),
 )
 _KEYS_AT_ONCE: Final = 5_000
-
-
-class Fenced(BusError):
-    """Another process writes the streams now: this one must not write any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class SubscriptionState:
-    """A consumer's stream of a view. ``digest``: of the terms (`Terms`) that the topic has from ``boundary`` on (the
-    first offset that the consumer may read); ``seq``: how far of the view is in it; ``next_offset``: after its last
-    record; ``revision``: of the policy, ``rules.grants``; ``problem``: why it does not go on, empty where it does."""
-
-    consumer: str
-    view: str
-    purpose: str = ""
-    digest: str = ""
-    state: State = "starting"
-    seq: int = 0
-    boundary: int = 0
-    next_offset: int = 0
-    revision: str = ""
-    problem: str = ""
-    terms: str = ""
-    grants: str = ""
-    fingerprint: str = ""
-    generation: int = 0
-    id: int = 0
-
-    @property
-    def pair(self) -> tuple[str, str]:
-        return self.consumer, self.view
-
-
 _FIELDS: Final = tuple(item.name for item in fields(SubscriptionState))
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyChange:
-    """One change of terms. ``offset``: from it on the topic has the new ones; ``seq``: the view's then; ``at``: when
-    (RFC 3339)."""
-
-    consumer: str
-    view: str
-    kind: Kind
-    offset: int
-    seq: int
-    revision: str
-    reason: str
-    at: str
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """What a page changed in what a topic shows: hashes by key, and the keys that it shows no more."""
-
-    subscription: SubscriptionState
-    put: Mapping[str, int]
-    gone: Sequence[str] = ()
 
 
 class StreamStore:
@@ -171,14 +114,15 @@ class StreamStore:
         with translated_errors(), self._engine.connect() as connection:
             return [PolicyChange(*(row[name] for name in names)) for row in connection.execute(query).mappings()]
 
-    def members(self, view: str, keys: Sequence[str]) -> dict[int, dict[str, int]]:
-        """Who has these keys, by subscription: the hash of what was delivered, by key."""
+    def members(self, view: str, keys: Sequence[str], only: int | None = None) -> dict[int, dict[str, int]]:
+        """Who has these keys, by subscription: the hash of what was delivered, by key. ``only``: one subscription."""
         found: defaultdict[int, dict[str, int]] = defaultdict(dict)
         with translated_errors(), self._engine.connect() as connection:
             for start in range(0, len(keys), _KEYS_AT_ONCE):
                 some = MEMBER.c.key.in_(keys[start : start + _KEYS_AT_ONCE])
-                query = sa.select(MEMBER.c.subscription, MEMBER.c.key, MEMBER.c.hash)
-                for subscription, key, hash_ in connection.execute(query.where(MEMBER.c.view == view, some)):
+                query = sa.select(MEMBER.c.subscription, MEMBER.c.key, MEMBER.c.hash).where(MEMBER.c.view == view, some)
+                query = query if only is None else query.where(MEMBER.c.subscription == only)
+                for subscription, key, hash_ in connection.execute(query):
                     found[subscription][key] = hash_
         return found
 
@@ -206,18 +150,22 @@ class StreamStore:
         """What was sent, and the positions after it, in one transaction."""
         with translated_errors(), write(self._engine) as connection:
             self._check(connection)
-            put, gone = [], []
+            put, gone, same = [], [], []
             for page in shown:
                 state = _save(connection, page.subscription)
                 named = {"view": state.view, "subscription": state.id, "generation": state.generation}
                 put += [{**named, "key": key, "hash": hash_} for key, hash_ in page.put.items()]
                 gone += [{"v": state.view, "k": key, "s": state.id} for key in page.gone]
+                own = {"v": state.view, "s": state.id, "g": state.generation}
+                same += [{**own, "k": key} for key in page.same]
             if put:
                 insert = insert_new(connection, MEMBER)
                 new = {name: insert.excluded[name] for name in ("hash", "generation")}
                 connection.execute(insert.on_conflict_do_update(index_elements=list(MEMBER.primary_key), set_=new), put)
             if gone:
                 connection.execute(_FORGET, gone)
+            if same:
+                connection.execute(_CONFIRM, same)
 
     def forget(self, state: SubscriptionState) -> None:
         """Forgets all that the topic showed."""
@@ -225,13 +173,26 @@ class StreamStore:
             self._check(connection)
             connection.execute(sa.delete(MEMBER).where(MEMBER.c.subscription == state.id))
 
-    def confirm(self, state: SubscriptionState, keys: Sequence[str]) -> None:
-        """These keys may still be shown in the present generation."""
+    def acquire(self, seen: int | None) -> int | None:
+        """Takes the lease if nobody holds it, or if its beat is still the one ``seen``: then this process writes. Else
+        its beat, to be looked at again."""
         with translated_errors(), write(self._engine) as connection:
-            self._check(connection)
-            if keys:
-                given = [{"v": state.view, "k": key, "s": state.id, "g": state.generation} for key in keys]
-                connection.execute(_CONFIRM, given)
+            row = connection.execute(sa.select(LEASE)).first()
+            if row is None:
+                connection.execute(insert_new(connection, LEASE).values(id=1, epoch=0, beat=0, held=False))
+                row = connection.execute(sa.select(LEASE)).one()
+            if row.held and row.beat != seen:
+                return int(row.beat)
+            self.epoch = row.epoch + 1
+            connection.execute(sa.update(LEASE).values(epoch=self.epoch, beat=row.beat + 1, held=True))
+        return None
+
+    def beat(self, *, held: bool = True) -> None:
+        """Renews the lease, or gives it back. Raises `Fenced` where another has it."""
+        with translated_errors(), write(self._engine) as connection:
+            mine = sa.update(LEASE).where(LEASE.c.epoch == self.epoch)
+            if not connection.execute(mine.values(beat=LEASE.c.beat + 1, held=held)).rowcount:
+                raise Fenced()
 
     def _check(self, connection: Connection) -> None:
         if self.epoch and connection.scalar(sa.select(LEASE.c.epoch)) != self.epoch:

@@ -1,0 +1,153 @@
+"""A page of a view's changes, and what of it each subscription is sent.
+
+Each distinct row condition is tested once for a changed row, each distinct rendering is made once for a row that
+somebody gets: so the work grows with what is delivered, not with consumers times changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from bus.access.predicates import predicate
+from bus.contracts.wire import prefix
+from bus.core.events import record_key
+from bus.core.masks import keyed_hash
+from bus.core.shares import share_topic
+from bus.sharing.streams.cells import Cell, Encode, cell, encoder
+from bus.sharing.streams.notices import Record, Stamp
+from bus.sharing.streams.terms import Terms
+from bus.views.catalogue import Shape
+
+Row = tuple[Any, ...]
+_NULL_PART: Final = "\\N"  # no value can be written so: a backslash of its own is doubled
+
+
+def key_text(key: Row) -> str:
+    """The key of a row as text, as record keys are written; a missing part (of an aggregate) is ``\\N``."""
+    if None not in key:
+        return record_key(key)
+    return "|".join(_NULL_PART if part is None else record_key((part,)) for part in key)
+
+
+class Look:
+    """How one subscription sees its view: its terms on a view of this shape, its schema and its consumer's key.
+
+    ``schema_id``: of the topic's values; ``key``: the consumer's, see `bus.core.masks.consumer_key`. Raises
+    `PolicyError` for a row condition that has no meaning for the view.
+    """
+
+    def __init__(self, terms: Terms, shape: Shape, *, schema_id: int, key: bytes) -> None:
+        self.terms, self.shape, self._key = terms, shape, key
+        self.topic = share_topic(terms.consumer, terms.view)
+        self.prefix = prefix(schema_id)
+        names = [column.name for column in shape.columns]
+        self.condition = repr(terms.filter)
+        self.passes = predicate(terms.filter, names)
+        shown = [(place, shape.columns[place], terms.masks.get(name))
+                 for place, name in enumerate(names) if name in terms.columns]  # fmt: skip
+        self.cells = tuple(cell(place, column, mask, key) for place, column, mask in shown)
+        self.encoders = tuple(encoder(column, mask, key) for _, column, mask in shown)
+        self.opaque = terms.opaque_key(shape.view.key)
+
+    def record_key(self, text: str) -> bytes:
+        """The key of a record in the topic: the row's, or a hash of it where the consumer may not see it."""
+        return (keyed_hash(self._key, text) if self.opaque else text).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """What one subscription is sent of a page. ``put``: hash by key of what it then shows; ``gone``: the keys that it
+    shows no more; ``same``: those that it shows already."""
+
+    records: list[Record]
+    put: dict[str, int]
+    gone: list[str]
+    same: list[str] = field(default_factory=list)
+
+
+class Page:
+    """Changed rows, the newest of each key. ``secret``: what hashes of delivered rows are keyed with."""
+
+    def __init__(self, shape: Shape, changes: Iterable[tuple[int, Row, Row | None]], secret: bytes) -> None:
+        newest = {key_text(key): (seq, row) for seq, key, row in changes}
+        self.keys = list(newest)
+        self._seqs = [seq for seq, _ in newest.values()]
+        self._rows = [row for _, row in newest.values()]
+        self._shape, self._secret = shape, secret[:64]
+        self._passing: dict[str, list[int]] = {}
+        self._cells: dict[Cell, dict[int, bytes]] = {}
+        self._payloads: dict[tuple[Cell, ...], dict[int, tuple[bytes, int]]] = {}
+
+    @classmethod
+    def of_rows(cls, shape: Shape, seq: int, rows: Sequence[Row], secret: bytes) -> Page:
+        """Rows of a snapshot as of ``seq``."""
+        places = [index for name in shape.view.key for index, column in enumerate(shape.columns) if column.name == name]
+        return cls(shape, ((seq, tuple(row[place] for place in places), row) for row in rows), secret)
+
+    def outgoing(
+        self, look: Look, stamp: Stamp, known: Mapping[str, int], *, after: int = -1, resend: bool = False
+    ) -> Outgoing:
+        """What the subscription is sent, that shows the hashes ``known`` of the page's keys. Changes up to the position
+        ``after`` are in its topic already; ``resend``: what it shows is sent all the same."""
+        passing = self._passing_of(look)
+        if after >= 0:
+            passing = [index for index in passing if self._seqs[index] > after]
+        payloads = self._payloads_of(look, passing)
+        keys, seqs, head, record = self.keys, self._seqs, look.prefix, stamp.record
+        found = Outgoing([], {}, [])
+        for index in passing:
+            key, (payload, hash_) = keys[index], payloads[index]
+            if not resend and known.get(key) == hash_:
+                found.same.append(key)
+                continue
+            found.put[key] = hash_
+            found.records.append(record(look.record_key(key), head + payload, seqs[index]))
+        self._left(found, look, stamp, known, after)
+        return found
+
+    def _left(self, found: Outgoing, look: Look, stamp: Stamp, known: Mapping[str, int], after: int) -> None:
+        """Tombstones of what the topic shows and the consumer may not see any more."""
+        if len(known) == len(found.put) + len(found.same) and found.put.keys() <= known.keys():
+            return
+        seqs = dict(zip(self.keys, self._seqs, strict=True))
+        staying = found.put.keys() | set(found.same)
+        for key in known:
+            if key not in staying and seqs[key] > after:
+                found.gone.append(key)
+                found.records.append(stamp.record(look.record_key(key), None, seqs[key]))
+
+    def visible(self, look: Look) -> list[str]:
+        """The keys of the rows that may be seen."""
+        return [self.keys[index] for index in self._passing_of(look)]
+
+    def _passing_of(self, look: Look) -> list[int]:
+        known = self._passing.get(look.condition)
+        if known is None:
+            passes: Callable[[Row], bool] = look.passes
+            known = [index for index, row in enumerate(self._rows) if row is not None and passes(row)]
+            self._passing[look.condition] = known
+        return known
+
+    def _payloads_of(self, look: Look, indexes: Sequence[int]) -> dict[int, tuple[bytes, int]]:
+        made = self._payloads.setdefault(look.cells, {})
+        missing = [index for index in indexes if index not in made]
+        if missing:
+            pairs = zip(look.cells, look.encoders, strict=True)
+            columns = [self._column(known, encode, missing) for known, encode in pairs]
+            secret = self._secret
+            for place, index in enumerate(missing):
+                payload = b"".join([column[place] for column in columns])
+                digest = hashlib.blake2b(payload, digest_size=8, key=secret).digest()
+                made[index] = (payload, int.from_bytes(digest, "big", signed=True))
+        return made
+
+    def _column(self, wanted: Cell, encode: Encode, indexes: Sequence[int]) -> list[bytes]:
+        """The cells of one column at these rows; those that somebody else needed are there."""
+        made, rows, place = self._cells.setdefault(wanted, {}), self._rows, wanted.place
+        for index in indexes:
+            if index not in made:
+                made[index] = encode(rows[index][place])  # type: ignore[index] # passing rows are there
+        return [made[index] for index in indexes]
