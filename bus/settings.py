@@ -49,7 +49,10 @@ class Settings(BaseSettings):
 
     lease_s: float = Field(5.0, gt=0, description="a view's lease; renewed every fifth of it")
     batch_events: int = Field(20_000, gt=0, description="events a builder applies in one transaction at most")
+    changes_kept_days: float = Field(7.0, gt=0, description="how long the changes of streamed views are kept")
     demo: bool = Field(False, description="the portal may ask as any department: never outside a demonstration")
+    streams_per_department: int = Field(20, gt=0, description="open streams of one department over HTTP")
+    streams_open: int = Field(1_000, gt=0, description="open streams over HTTP in all")
     query_timeout_s: float = Field(5.0, gt=0)
     publish_timeout_s: float = Field(30.0, gt=0, description="how long a publisher waits for Kafka before it says so")
 

@@ -8,7 +8,19 @@ from contextlib import asynccontextmanager, suppress
 
 from fastapi import APIRouter, FastAPI
 
-from bus.web import discrepancies, freshness, lineage, operations, origins, pages, portal, problems, reference, views
+from bus.web import (
+    changes,
+    discrepancies,
+    freshness,
+    lineage,
+    operations,
+    origins,
+    pages,
+    portal,
+    problems,
+    reference,
+    views,
+)
 from bus.web.edge import Edge
 from bus.web.figures import Figures
 from bus.web.parts import Parts
@@ -31,7 +43,7 @@ def create_app(parts: Parts, routers: Sequence[APIRouter] = ()) -> FastAPI:
     app.state.parts = parts
     app.state.figures = Figures(parts.views, parts.quarantined, parts.shapes, parts.promises)
     problems.install(app)
-    doors = (views.router, lineage.router, discrepancies.router, freshness.router)
+    doors = (views.router, changes.router, lineage.router, discrepancies.router, freshness.router)
     for router in (*doors, operations.router, reference.router, portal.router, pages.router, origins.router, *routers):
         app.include_router(router)
     portal.mount_static(app)
@@ -50,5 +62,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         canary.cancel()
         with suppress(asyncio.CancelledError):
             await canary
+        if parts.streams is not None:
+            await parts.streams.door.close()
         await parts.lineage.close()
         await parts.door.close()

@@ -19,9 +19,21 @@ from bus.governance.promises.store import Promise
 from bus.governance.report import DepartmentReport
 from bus.sharing.lineage import LineageDoor
 from bus.sharing.query import QueryDoor
+from bus.sharing.subscribing.door import ChangesDoor
 from bus.views.catalogue import Declarations, Shape
 from bus.views.rebuilding.requests import Kind, Request
 from bus.views.store import ViewStore
+
+
+@dataclass(frozen=True, slots=True)
+class StreamParts:
+    """The door to streams, and what its clients are told of the broker: ``broker``: bootstrap_servers and the like;
+    ``topic_id`` of a topic and ``schema_id`` of a subject (None: there is none yet) may block."""
+
+    door: ChangesDoor
+    broker: Mapping[str, str]
+    topic_id: Callable[[str], str]
+    schema_id: Callable[[str], int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +70,7 @@ class Parts:
     credentials: Callable[[str], dict[str, str]]
     promises: Callable[[], Mapping[str, Promise]] = dict
     issuer: Issuer | None = None
+    streams: StreamParts | None = None
     demo: bool = False
     hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
     version: str = "0.1.0"
