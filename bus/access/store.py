@@ -204,6 +204,21 @@ class GrantStore:
         with translated_errors(), self.engine.connect() as connection:
             return tuple(_grant(row) for row in connection.execute(sa.select(GRANTS).order_by(GRANTS.c.id)))
 
+    def streamed(self) -> tuple[Grant, ...]:
+        """Every grant with the channel stream, by id, whether it holds now or not."""
+        query = sa.select(GRANTS).where(GRANTS.c.document.like('%"stream"%')).order_by(GRANTS.c.id)
+        with translated_errors(), self.engine.connect() as connection:
+            found = [_grant(row) for row in connection.execute(query)]
+        return tuple(grant for grant in found if "stream" in grant.channels)
+
+    def last_change(self, grant_id: str) -> tuple[str, str]:
+        """What was last done to a grant (added, changed, revoked) and the reason that was given; empty if nothing."""
+        columns = (CHANGES.c.change, CHANGES.c.reason)
+        query = sa.select(*columns).where(CHANGES.c.grant_id == grant_id).order_by(CHANGES.c.sequence.desc()).limit(1)
+        with translated_errors(), self.engine.connect() as connection:
+            row = connection.execute(query).first()
+        return (row.change, row.reason) if row else ("", "")
+
     def get(self, grant_id: str) -> Grant:
         """Raises `NotFound`."""
         with translated_errors(), self.engine.connect() as connection:

@@ -158,6 +158,15 @@ class Admin:
         """The offset of the first record that is still there, of each (topic, partition)."""
         return self._offsets(topics, OffsetSpec.EARLIEST)
 
+    def delete_before(self, offsets: Mapping[str, int]) -> None:
+        """Make all records of partition 0 of each topic before its offset unreadable. Raises BusError if one is not."""
+        wanted = {TopicPartition(topic, 0): offset for topic, offset in offsets.items()}
+        with _translated():
+            done = self._client.delete_records(wanted) if wanted else {}
+        for place, offset in wanted.items():
+            if done[place]["low_watermark"] < offset:
+                raise BrokerUnavailable(f"Kafka still shows what was deleted of {place.topic}.")
+
     def newest_ms(self, topics: Iterable[str]) -> dict[str, int]:
         """When the newest record of each topic was appended, by the broker's clock in ms since 1970. Topics that do not
         exist or are empty are left out."""
