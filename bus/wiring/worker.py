@@ -9,6 +9,7 @@ from bus.infra import logs
 from bus.infra.database import open_database
 from bus.settings import Settings
 from bus.views.catalogue import Declarations
+from bus.views.changelog.streamed import Streamed
 from bus.views.rebuilding.requests import Requests
 from bus.views.worker import Worker
 from bus.wiring.site import connection
@@ -26,6 +27,8 @@ def work(settings: Settings) -> None:
         registry=Registry(governance),
         kafka=connection(settings, settings.kafka, WORKER),
         requests=Requests(governance),
+        streamed=Streamed(governance),
+        changes_kept_days=settings.changes_kept_days,
         lease_s=settings.lease_s,
         batch_events=settings.batch_events,
     ).run()

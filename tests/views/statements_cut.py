@@ -23,6 +23,8 @@ def statements_of(engine: Engine, passed: Callable[[int], None]) -> Iterator[Non
         connection.info["statements"] = None
 
     def executed(connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("BEGIN"):  # on SQLite a statement too, and perhaps sent before `begun` is called
+            begun(connection)
         count = connection.info.get("statements")
         if count is None and not statement.replace('"', "").startswith("UPDATE view SET seq="):
             return

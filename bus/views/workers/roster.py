@@ -22,6 +22,7 @@ from bus.infra.kafka import Admin, KafkaConnection
 from bus.views.applied import applied_shape
 from bus.views.builder import Builder, CrashPoint, Place
 from bus.views.catalogue import Declarations, Shape, shape_of, shapes
+from bus.views.changelog.keeping import Logs
 from bus.views.defects import report
 from bus.views.derived.enrolment import Enrolment
 from bus.views.rebuilding.generation import prepare, remove, set_state, start_positions
@@ -54,9 +55,10 @@ class Roster:
         lease_s: float,
         crash_point: CrashPoint,
         requests: Requests | None = None,
+        logs: Logs | None = None,
     ) -> None:
         self._engine, self._declarations, self._registry, self._kafka = engine, declarations, registry, kafka
-        self._crash, self._requests = crash_point, requests
+        self._crash, self._requests, self._logs = crash_point, requests, logs
         self._leases = Leases(engine, worker, lease_s)
         self.workers = Workers(engine, worker, lease_s)
         self._admin: Admin | None = None
@@ -83,6 +85,8 @@ class Roster:
         self._states = self._store.states(count=False)
         self._look_at_traffic()
         self._read_declarations()
+        if self._logs is not None:
+            self._logs.look()
         self._drop_undeclared()
         for name, shape in self.shapes.items():
             self._guarded(name, shape)
@@ -193,6 +197,8 @@ class Roster:
             self._rebuilds.follow(held, shape, state, self._asked.get(name))
             held = self.held.get(name, held)
         self._refresh(held)
+        if self._logs is not None and state is not None:
+            self._logs.follow(held.shape, held.epoch, state)
         if not held.reading and not held.targets and held.builder is not None:
             self.start(held)
 
