@@ -32,7 +32,10 @@ def refuse_without_history(
             field="as_of" if permitted.moment.as_of else "valid_at",
         )
     named = [item.column.name for item in permitted.shown]
-    named += [item.field for item in comparisons(permitted.filters)] + [order.field for order in permitted.order]
+    named += [item.field for item in comparisons(permitted.filters)]
+    named += [item.column.name for item in permitted.figures if item.column is not None]
+    if not permitted.figures:  # else the order is of names of the answer
+        named += [order.field for order in permitted.order]
     refuse_brought(shape, (*named, *condition_fields(allow.filter)))
 
 

@@ -15,8 +15,10 @@ from bus.core.columns import Column
 from bus.core.contracts import Kind
 from bus.core.masks import Mask
 from bus.errors import BadFilter, FieldNotFilterable, FieldNotGranted, UnknownField
+from bus.sharing.aggregates.figures import Measured, measured
 from bus.sharing.filters import Comparison, Filter, Group, comparisons
-from bus.sharing.question import DEFAULT_ROWS, Chosen, Order, Query
+from bus.sharing.question import DEFAULT_ROWS, Order, Query
+from bus.sharing.selecting import Chosen, Figure
 from bus.sharing.values import like_pattern, typed_value
 from bus.views.catalogue import Shape
 from bus.views.derived.history import NOW, Moment
@@ -36,7 +38,9 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Permitted:
-    """A question whose fields are granted and whose values have the types of their fields."""
+    """A question whose fields are granted and whose values have the types of their fields. With ``figures`` the
+    columns ``shown`` are the groups, and an order names something of the answer. ``least_group``: figures of fewer rows
+    are withheld; None: exact. ``telling``: columns whose values may say whom a small group is of."""
 
     shown: tuple[Shown, ...]
     filters: tuple[Filter, ...]
@@ -45,6 +49,14 @@ class Permitted:
     offset: int
     count: bool
     moment: Moment = NOW
+    figures: tuple[Measured, ...] = ()
+    least_group: int | None = None
+    telling: frozenset[str] = frozenset()
+
+    @property
+    def answered(self) -> tuple[Shown, ...]:
+        """The columns of the answer: those asked for, then the figures."""
+        return (*self.shown, *(Shown(item.shown, item.name, None) for item in self.figures))
 
     @property
     def masked(self) -> tuple[str, ...]:
@@ -70,7 +82,10 @@ class _Check:
         self._allow, self._contact = allow, contact
 
     def permitted(self, query: Query) -> Permitted:
-        chosen = query.select or tuple(Chosen(name, name) for name in self._allow.columns)
+        if query.figures:
+            return self._summarised(query)
+        every = tuple(Chosen(name, name) for name in self._allow.columns)
+        chosen = every if query.select is None else query.select
         self._refuse_unknown(item.field for item in chosen)
         self._refuse_unknown(item.field for item in comparisons(query.filters))
         self._refuse_unknown(order.field for order in query.order)
@@ -79,6 +94,38 @@ class _Check:
         limit = min(query.limit if query.limit is not None else DEFAULT_ROWS, self._allow.limits.rows)
         count = query.count and self._allow.channel != "lookup"
         return Permitted(shown, filters, self._order(query.order), limit, query.offset, count, query.moment)
+
+    def _summarised(self, query: Query) -> Permitted:
+        """Figures by groups: nothing masked may be grouped by, counted or summed."""
+        if query.export or query.cursor is not None:
+            raise BadFilter(why="figures are one answer, without `export` and `cursor`.", field="select")
+        groups, exact = query.select or (), self._allow.least_group is None
+        self._refuse_unknown(item.field for item in groups)
+        self._refuse_unknown(item.field for item in query.figures if item.field)
+        self._refuse_unknown(item.field for item in comparisons(query.filters))
+        shown = tuple(Shown(self._grouped(item.field), item.name, None) for item in groups)
+        return Permitted(
+            shown,
+            tuple(self._typed(item) for item in query.filters),
+            _figures_order(query, groups, exact=exact),
+            min(query.limit if query.limit is not None else DEFAULT_ROWS, self._allow.limits.rows),
+            query.offset,
+            query.count,
+            query.moment,
+            tuple(self._measured(item, exact=exact) for item in query.figures),
+            self._allow.least_group,
+            frozenset(name for name, column in self._columns.items() if column.personal or name in self._view.key),
+        )
+
+    def _grouped(self, field: str) -> Column:
+        column = self._open(field)
+        if column.kind in (Kind.NESTED, Kind.BYTES):
+            raise BadFilter(why=f"'{field}' cannot be grouped by.", field=field)
+        return column
+
+    def _measured(self, item: Figure, *, exact: bool) -> Measured:
+        column = self._open(item.field) if item.field else None
+        return measured(item.function, column, item.name, key=self._view.key, exact=exact)
 
     def _refuse_unknown(self, fields: Iterable[str]) -> None:
         for field in fields:
@@ -122,6 +169,20 @@ class _Check:
         # A key column that is hidden or masked must not order either: its order would tell its values.
         rest = (name for name in self._view.key if name in self._allow.columns and name not in self._allow.masks)
         return (*orders, *(Order(name) for name in rest if name not in named))
+
+
+def _figures_order(query: Query, groups: Iterable[Chosen], *, exact: bool) -> tuple[Order, ...]:
+    """The order by names of the answer: a group (by its field as well) or a figure; of figures that are withheld in
+    part, counts only, since the others are rounded when all is done. Then the groups, so that pages fit together."""
+    names_of = {item.field: item.name for item in groups} | {item.name: item.name for item in groups}
+    names_of |= {item.name: item.name for item in query.figures if exact or item.function == "count"}
+    for order in query.order:
+        if order.field not in names_of:
+            known = ", ".join(dict.fromkeys(names_of.values())) or "nothing here"
+            raise BadFilter(why=f"figures can be ordered by {known}; not by '{order.field}'.", field=order.field)
+    asked = [replace(order, field=names_of[order.field]) for order in query.order]
+    named = {order.field for order in asked}
+    return (*asked, *(Order(item.name) for item in groups if item.name not in named))
 
 
 def _is(item: Comparison, column: Column) -> tuple[str]:

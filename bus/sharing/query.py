@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, NoReturn, TypeVar
 
 import sqlalchemy as sa
@@ -21,75 +21,29 @@ from bus.audit.log import AuditLog
 from bus.core.masks import consumer_key
 from bus.errors import BusError, Missing, RangeBeyondEnd, Refused, UnknownView
 from bus.sharing.admission import REFUSALS_A_MINUTE, Admission
+from bus.sharing.aggregates.store import grouped
+from bus.sharing.aggregates.withholding import finished
+from bus.sharing.answers import Answer, Asked, explanation
+from bus.sharing.budget.spending import Budget
+from bus.sharing.cursors.pages import Pages, Paging
+from bus.sharing.cursors.store import turned
 from bus.sharing.filters import shape_of
 from bus.sharing.past import as_texts, refuse_without_history, table_at
-from bus.sharing.permitted import Permitted, Shown, permit
+from bus.sharing.permitted import Permitted, permit
 from bus.sharing.question import Query, parse_query
 from bus.sharing.readers import Reader
-from bus.sharing.recording import disclosure, refusal
+from bus.sharing.recording import disclosure, figures_recorded, refusal
 from bus.sharing.store import Base, Rendering, Statements, base, statements
 from bus.sharing.watch import Standing, Watch
 from bus.views.catalogue import Shape
-from bus.views.derived.history import NOW, Moment
 from bus.views.tables import row_table
 
-__all__ = ["Answer", "Asked", "Query", "QueryDoor", "parse_query"]
+__all__ = ["Answer", "Asked", "Query", "QueryDoor", "explanation", "parse_query"]
 
 Contacts = Callable[[str], str]
 Answered = TypeVar("Answered")
 _OFFSET_KIND: Final = 1_000
 _KEPT: Final = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the door hands out: rows in the order of ``shown``, and under which decision.
-
-    ``total``: how many rows there are in all within the row filter, where it was asked for.
-    ``rows`` is empty for an explained question; ``moment``: what it was to be read as of. ``stale``:
-    why the rows are not those of a view that is caught up.
-    """
-
-    view: str
-    shown: tuple[Shown, ...]
-    rows: Sequence[Sequence[Any]]
-    offset: int
-    total: int | None
-    freshness: str
-    decision: Allow
-    explained: bool = False
-    moment: Moment = NOW
-    stale: str = ""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(shown.name for shown in self.shown)
-
-    @property
-    def masked(self) -> tuple[str, ...]:
-        """The masked columns of this answer, sorted."""
-        return tuple(sorted(shown.name for shown in self.shown if shown.mask is not None))
-
-    @property
-    def partial(self) -> bool:
-        """Whether the total is known and there are rows beyond these."""
-        return self.total is not None and len(self.rows) < self.total
-
-    @property
-    def content_range(self) -> str:
-        """``0-9/120``; ``*`` where there are no rows, or the total is not known."""
-        span = f"{self.offset}-{self.offset + len(self.rows) - 1}" if self.rows else "*"
-        return f"{span}/{'*' if self.total is None else self.total}"
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """Who asks which view, for which purpose; None: none or several were stated."""
-
-    subject: Subject
-    view: str
-    purpose: str | None
-    request_id: str = ""
 
 
 class QueryDoor:
@@ -104,14 +58,15 @@ class QueryDoor:
         audit: AuditLog,
         shapes: Callable[[], Mapping[str, Shape]],
         watch: Watch,
+        budget: Budget,
         contacts: Contacts,
         mask_secret: bytes,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._decider, self._reader, self._audit = decider, reader, audit
         self._shapes, self._watch, self._contacts = shapes, watch, contacts
-        self._mask_secret = mask_secret
-        self._admission = Admission(clock)
+        self._mask_secret, self._budget = mask_secret, budget
+        self._admission, self._pages = Admission(clock), Pages(mask_secret)
         self._bases: OrderedDict[tuple[Any, ...], Base] = OrderedDict()
         self._tables: dict[str, tuple[Shape, sa.Table]] = {}
 
@@ -135,11 +90,11 @@ class QueryDoor:
         self, asked: Asked, read: Callable[[], Query], then: Callable[[Asked, Shape, Query, Allow], Awaitable[Answered]]
     ) -> Answered:
         """What ``then`` makes of a question that may be asked; a refusal, its own included, is recorded and raised."""
-        with self._admission.under_way(asked.subject.department):
+        with self._admission.under_way(asked.subject.department, asked.address):
             shape = (await self.current_shapes()).get(asked.view)
             if shape is None:
                 raise UnknownView(view=asked.view)
-            query, problem = _read(read)
+            query, problem = _read(asked, read)
             channel = query.channel(shape.view)
             decision = await self._decider.decide(asked.subject, shape, asked.purpose, channel)
             if isinstance(decision, Deny):
@@ -158,7 +113,7 @@ class QueryDoor:
         """The question as far as the grant and its limits go, of a view that may be shown."""
         permitted = permit(query, shape, allow, lambda: self._owner(shape))
         refuse_without_history(permitted, shape, allow, self._shapes)
-        self._admission.count((asked.subject.department, allow.grant_ids), allow.limits.per_minute)
+        self._admission.count((asked.who, allow.grant_ids), allow.limits.per_minute)
         return permitted, await self._watch.standing(shape)
 
     async def current_shapes(self) -> Mapping[str, Shape]:
@@ -173,7 +128,7 @@ class QueryDoor:
     async def _refuse(self, deny: Deny, asked: Asked, channel: str) -> NoReturn:
         """Records the refusal and raises it."""
         error, subject = deny.error, asked.subject
-        self._admission.count((subject.department, "refused"), REFUSALS_A_MINUTE)
+        self._admission.count((asked.who, "refused"), REFUSALS_A_MINUTE)
         if isinstance(error, Refused | Missing):
             entry = refusal(
                 subject, asked.view, deny, purpose=asked.purpose, channel=channel, request_id=asked.request_id
@@ -184,24 +139,57 @@ class QueryDoor:
 
     async def _allowed(self, asked: Asked, shape: Shape, query: Query, allow: Allow) -> Answer:
         permitted, standing = await self.admit(asked, shape, query, allow)
+        paging = self._pages.paging(shape, query, permitted, allow)
         answer = Answer(
-            shape.view.name, permitted.shown, (), permitted.offset, None, standing.header, allow, True, query.moment
-        )
+            shape.view.name, permitted.answered, (), permitted.offset, None, standing.header, allow, query.explain,
+            query.moment, standing.stale,
+        )  # fmt: skip
+        near = 0
         if not query.explain:
-            answer = replace(await self._rows(shape, permitted, allow, standing.header), stale=standing.stale)
-        rows, explained = len(answer.rows), query.explain
-        await self._audit.append(
-            disclosure(asked.subject, allow, permitted, rows=rows, explained=explained, request_id=asked.request_id)
-        )
+            near = await self._budget.spend(allow, permitted if permitted.figures else None)
+            tag = self._pages.tag(paging, query, permitted, standing, asked.variant)
+            known = tag != "" and tag in asked.known
+            answer = replace(answer, tag=tag, unchanged=known)
+            answer = answer if known else await self._rows(shape, permitted, paging, answer)
+        more = figures_recorded(permitted, answer.withheld, near)
+        await self._audit.append(disclosure(
+            asked.subject, allow, permitted, rows=len(answer.rows), explained=query.explain, unchanged=answer.unchanged,
+            request_id=asked.request_id, more=more,
+        ))  # fmt: skip
         return answer
 
-    async def _rows(self, shape: Shape, permitted: Permitted, allow: Allow, freshness: str) -> Answer:
-        asked = statements(self._base(shape, permitted, allow), permitted)
-        kind = (shape.view.name, _kind(permitted), allow.grant_ids)
+    async def _rows(self, shape: Shape, permitted: Permitted, paging: Paging, answer: Answer) -> Answer:
+        allowed = self._base(shape, permitted, answer.decision)
+        asked = (statements if not permitted.figures else grouped)(allowed, permitted)
+        kind = (shape.view.name, _kind(permitted), answer.decision.grant_ids)
+        if paging.turns:
+            return await self._page(allowed, asked, permitted, paging, answer=answer, kind=kind)
         rows, total = await self._reader.read(asked, kind=kind, rows=permitted.limit, count=permitted.count)
         if not rows and permitted.offset:
             await self._refuse_beyond_end(asked, permitted, total, kind)
-        return Answer(shape.view.name, permitted.shown, rows, permitted.offset, total, freshness, allow)
+        shown, withheld = finished(rows, permitted)
+        return replace(answer, rows=shown, total=total, withheld=withheld)
+
+    async def _page(
+        self,
+        allowed: Base,
+        asked: Statements,
+        permitted: Permitted,
+        paging: Paging,
+        *,
+        answer: Answer,
+        kind: tuple[Any, ...],
+    ) -> Answer:
+        """The rows with the cursor of those that follow: one row more is read than shown."""
+        rendering = self._rendering(answer.decision)
+        page = turned(allowed, asked.page, permitted, hidden=paging.hidden, after=paging.after, rendering=rendering)
+        asked, kind = replace(asked, page=page.select), (*kind, paging.after is not None)
+        rows, total = await self._reader.read(asked, kind=kind, rows=permitted.limit, count=permitted.count)
+        shown: Sequence[Sequence[Any]] = rows[: permitted.limit]
+        cursor = self._pages.next(paging, shown[-1], page.places) if len(rows) > len(shown) else None
+        if page.width < len(page.select.selected_columns):
+            shown = [row[: page.width] for row in shown]
+        return replace(answer, rows=shown, total=total, next_cursor=cursor, paged=paging.after is not None)
 
     async def _refuse_beyond_end(
         self, asked: Statements, permitted: Permitted, total: int | None, kind: tuple[Any, ...]
@@ -245,33 +233,16 @@ class QueryDoor:
         return {"owner": shape.view.owner, "contact": self._contacts(shape.view.owner)}
 
 
-def _read(asked: Callable[[], Query]) -> tuple[Query, BusError | None]:
+def _read(asked: Asked, read: Callable[[], Query]) -> tuple[Query, BusError | None]:
     try:
-        return asked(), None
+        return read(), None
     except BusError as error:
-        return Query(), error
+        return Query(export=asked.export), error
 
 
 def _kind(permitted: Permitted) -> tuple[Any, ...]:
     """Equal for questions that differ in their values only."""
     pages = permitted.offset // _OFFSET_KIND
-    return (permitted.shown and tuple(item.name for item in permitted.shown), shape_of(permitted.filters),
-            permitted.order, permitted.limit, pages, permitted.count, *as_texts(permitted.moment))  # fmt: skip
-
-
-def explanation(answer: Answer) -> dict[str, Any]:
-    """The decision as a document: what the asker may see and under which grants, no rows and no policy text."""
-    allow = answer.decision
-    return {
-        "allow": True,
-        "view": answer.view,
-        "purpose": allow.purpose,
-        "channel": allow.channel,
-        **as_texts(answer.moment),
-        "grants": list(allow.grant_ids),
-        "decision": allow.decision_id,
-        "policy_revision": allow.policy_revision,
-        "columns": list(allow.columns),
-        "masks": {name: mask.as_fact() for name, mask in sorted(allow.masks.items())},
-        "limits": {"per_minute": allow.limits.per_minute, "rows": allow.limits.rows},
-    }
+    return (permitted.shown and tuple(item.name for item in permitted.answered), permitted.figures,
+            shape_of(permitted.filters), permitted.order, permitted.limit, pages, permitted.count,
+            *as_texts(permitted.moment))  # fmt: skip

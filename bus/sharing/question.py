@@ -8,12 +8,13 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from bus.core.views import View
-from bus.errors import BadFilter, RangeBeyondEnd, UnknownField
+from bus.errors import BadFilter, RangeBeyondEnd
 from bus.sharing.filters import MAX_FILTERS, Comparison, Filter, parse_filter, parse_group
+from bus.sharing.selecting import Chosen, Figure, Nested, not_a_field, parse_select, plain
 from bus.views.derived.history import NOW, Moment
 
 DEFAULT_ROWS: Final = 1_000
@@ -32,14 +33,6 @@ _NULLS: Final = ("nullsfirst", "nullslast")
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
-    """A column asked for, and the name it shall have in the answer (``alias:field``)."""
-
-    field: str
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
 class Order:
     """One ordering. Nulls come last ascending and first descending unless said otherwise, as in PostgreSQL."""
 
@@ -50,7 +43,9 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A question in form: ``select`` None is every granted column, ``limit`` None the default.
+    """A question in form: ``select`` None is every granted column, ``limit`` None the default. With ``figures`` the
+    columns of ``select`` are what is grouped by. ``embedded``: questions to related views, asked beside each row.
+    ``question``: the declared question that is asked instead of rows.
 
     ``count``: the total was asked for. ``explain``: the decision without rows. ``moment``: what a history view is to
     be read as of. ``cursor``: where the page begins, see `cursors`. ``export``: all rows, as a file.
@@ -66,14 +61,32 @@ class Query:
     moment: Moment = NOW
     cursor: str | None = None
     export: bool = False
+    figures: tuple[Figure, ...] = ()
+    embedded: tuple[Embedded, ...] = ()
+    question: str = ""
 
     def channel(self, view: View) -> str:
-        """``lookup``: eq on every key column and no other filter; ``export``: as a file; any other is ``query``."""
+        """``lookup``: eq on every key column and no other filter; ``export``: as a file; ``aggregate``: figures;
+        ``question``: yes or no; any other is ``query``."""
         if self.export:
             return "export"
+        if self.question or self.figures:
+            return "question" if self.question else "aggregate"
+        if self.embedded:
+            return "query"
         plain = [item for item in self.filters if isinstance(item, Comparison)]
         exact = len(plain) == len(self.filters) and all(item.op == "eq" and not item.negated for item in plain)
         return "lookup" if exact and sorted(item.field for item in plain) == sorted(view.key) else "query"
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A question to a related view, for each row. ``by``: the column that leads there, where it was said."""
+
+    name: str
+    view: str
+    by: str | None
+    query: Query
 
 
 def parse_query(params: Sequence[tuple[str, str]], headers: Mapping[str, str] | None = None) -> Query:
@@ -83,11 +96,13 @@ def parse_query(params: Sequence[tuple[str, str]], headers: Mapping[str, str] | 
     """
     headers = headers or {}
     single = _single(params)
+    selected = parse_select(single.get("select"), MAX_COLUMNS)
+    embedded, params = _embedded(selected.nested, params)
     limit, offset = _window(single, headers.get("range"))
     if offset and "cursor" in single:
         raise BadFilter(why="a page begins at a cursor or at an offset, not at both.", field="cursor")
     return Query(
-        select=_select(single.get("select")),
+        select=selected.chosen,
         filters=_filters(params),
         order=_order(single.get("order")),
         limit=limit,
@@ -97,7 +112,38 @@ def parse_query(params: Sequence[tuple[str, str]], headers: Mapping[str, str] | 
         moment=Moment(_instant(single.get("as_of"), "as_of"), _instant(single.get("valid_at"), "valid_at")),
         cursor=single.get("cursor"),
         export=_flag(single.get("export"), "export"),
+        figures=selected.figures,
+        embedded=embedded,
     )
+
+
+def _embedded(
+    nested: Sequence[Nested], params: Sequence[tuple[str, str]]
+) -> tuple[tuple[Embedded, ...], Sequence[tuple[str, str]]]:
+    """The questions to related views, with their own parameters (``alias.order=…``), and the parameters left over."""
+    own: dict[str, list[tuple[str, str]]] = {item.name: [] for item in nested}
+    rest = []
+    for name, value in params:
+        alias, dot, member = name.partition(".")
+        if dot and alias in own:
+            own[alias].append((member, value))
+        else:
+            rest.append((name, value))
+    return tuple(_embed(item, own[item.name]) for item in nested), rest
+
+
+def _embed(item: Nested, params: Sequence[tuple[str, str]]) -> Embedded:
+    if item.by in ("inner", "left"):
+        raise BadFilter(why=f"'!{item.by}' is not offered: rows without a counterpart stay.", field="select")
+    if not item.select.strip() or any(name == "select" for name, _ in params):
+        raise BadFilter(why=f"'{item.name}' names its columns in brackets, as in {item.view}(a,b).", field="select")
+    inner = parse_select(item.select, MAX_COLUMNS)
+    if inner.nested or inner.figures:  # looked at before anything is read again, so that no question nests deep
+        raise BadFilter(why=f"'{item.name}' takes columns, neither figures nor further views.", field="select")
+    query = parse_query([*params, ("select", item.select)])
+    if replace(query, select=None, filters=(), order=(), limit=None) != Query():
+        raise BadFilter(why=f"'{item.name}' takes columns, filters, order and limit.", field="select")
+    return Embedded(item.name, item.view, item.by, query)
 
 
 def _single(params: Sequence[tuple[str, str]]) -> dict[str, str]:
@@ -120,12 +166,8 @@ def _filters(params: Sequence[tuple[str, str]]) -> tuple[Filter, ...]:
 
 def _filter(name: str, value: str) -> Filter:
     if not _FIELD.fullmatch(name):
-        raise _not_a_field(name)
+        raise not_a_field(name)
     return parse_filter(name, value)
-
-
-def _not_a_field(text: str) -> UnknownField:
-    return UnknownField(field=text[:80], view="the view", hint="A field is named by its id alone.")
 
 
 def _whole(text: str, name: str) -> int:
@@ -180,28 +222,6 @@ def _listed(text: str, limit: int = MAX_COLUMNS) -> list[str]:
     return items
 
 
-def _plain(item: str) -> str:
-    name = item[1:-1] if len(item) > 2 and item[0] == item[-1] == '"' else item
-    if not _FIELD.fullmatch(name):
-        raise _not_a_field(item)
-    return name
-
-
-def _chosen(item: str) -> Chosen:
-    alias, colon, field = item.partition(":")
-    if not colon:
-        return Chosen(_plain(item), _plain(item))
-    return Chosen(_plain(field), _plain(alias))
-
-
-def _select(text: str | None) -> tuple[Chosen, ...] | None:
-    if text is None or text.strip() in ("", "*"):
-        return None
-    chosen = tuple(_chosen(item) for item in _listed(text))
-    _refuse_twice([item.name for item in chosen], "select")
-    return chosen
-
-
 def _refuse_twice(items: Sequence[str], where: str) -> None:
     seen: set[str] = set()
     for item in items:
@@ -212,7 +232,7 @@ def _refuse_twice(items: Sequence[str], where: str) -> None:
 
 def _ordering(item: str) -> Order:
     field, *words = item.split(".")
-    name = _plain(field)
+    name = plain(field)
 
     def take(known: tuple[str, ...]) -> str | None:
         return words.pop(0) if words and words[0] in known else None

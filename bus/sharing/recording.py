@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from bus.access.answers import And, Comparison, EveryRow, Filter, NoRow, Not, Or
@@ -18,13 +19,17 @@ def disclosure(
     allow: Allow,
     permitted: Permitted,
     *,
-    rows: int,
+    rows: int | None,
     request_id: str,
     explained: bool = False,
+    unchanged: bool = False,
+    export: str = "",
     lineage: bool = False,
+    more: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The entry of an answer: under which decision, with which row condition of the grant, how many rows.
-    ``lineage``: not the values were shown but the events that made them."""
+    ``lineage``: not the values were shown but the events that made them. ``more``: what else is to be said of the
+    question."""
     question = {
         "filter": shape_of(permitted.filters),
         "order": [order.field for order in permitted.order],
@@ -33,6 +38,9 @@ def disclosure(
         "explained": explained,
         **as_texts(permitted.moment),
         **({"lineage": True} if lineage else {}),
+        **({"unchanged": True} if unchanged else {}),
+        **({"export": export} if export else {}),
+        **(more or {}),
     }
     return Disclosure(
         request_id=request_id,
@@ -50,6 +58,18 @@ def disclosure(
         rows=rows,
         question=question,
     ).body()
+
+
+def figures_recorded(permitted: Permitted, withheld: int | None, near: int) -> dict[str, Any]:
+    """What is said of a question for figures: which, of how many groups some were withheld, and how many questions of
+    the same day differ from it in one filter: two such may tell of the rows between them (A12)."""
+    if not permitted.figures:
+        return {}
+    figures = [f"{item.function}({item.column.name if item.column else '*'})" for item in permitted.figures]
+    told: dict[str, Any] = {"figures": figures}
+    if withheld is not None:
+        told |= {"withheld": withheld, "differ_in_one_filter": near}
+    return told
 
 
 def refusal(

@@ -62,13 +62,14 @@ class Base:
     table: sa.FromClause
     page: sa.Select[Any]
     total: sa.Select[int]
+    visible: Condition
 
 
 def base(table: sa.FromClause, columns: Sequence[Shown], allow: Allow, rendering: Rendering) -> Base:
     """The rows and ``columns`` that the decision allows. ``table``: of `row_table`, or the view's rows at a moment."""
     visible = sa.and_(sa.true(), live_rows(table), where(allow, table))
     page = sa.select(*(_shown(table, item, rendering) for item in columns)).where(visible)
-    return Base(table, page, sa.select(sa.func.count()).select_from(table).where(visible))
+    return Base(table, page, sa.select(sa.func.count()).select_from(table).where(visible), visible)
 
 
 def statements(allowed: Base, permitted: Permitted) -> Statements:

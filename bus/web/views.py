@@ -94,6 +94,7 @@ def headers_of(answer: Answer) -> dict[str, str]:
         "Vary": "Accept, Authorization, Purpose, Prefer, Range",
     }
     headers |= {"Data-Stale": answer.stale.encode("ascii", "replace").decode()} if answer.stale else {}
+    headers |= {"Suppressed": str(answer.withheld)} if answer.withheld else {}
     return headers | ({"Preference-Applied": "count=exact"} if answer.total is not None else {})
 
 

@@ -35,6 +35,8 @@ from bus.infra.records import RecordReader
 from bus.infra.stack.credentials import Secrets
 from bus.infra.stack.opa import BUNDLE_KEY, BUNDLE_TOKEN, OPA_TOKEN
 from bus.settings import Settings
+from bus.sharing.budget.spending import Budget
+from bus.sharing.budget.store import BudgetStore
 from bus.sharing.lineage import LineageDoor
 from bus.sharing.query import QueryDoor
 from bus.sharing.readers import open_reader
@@ -46,9 +48,11 @@ from bus.views.store import ViewStore
 from bus.web import admin, registry, status
 from bus.web.app import create_app
 from bus.web.parts import Parts
+from bus.web.protocol import Protocol
 from bus.wiring.alarms import watching
 from bus.wiring.anchoring import anchored, make_anchoring
 from bus.wiring.site import ISSUER_KEY, connection
+from bus.wiring.subscribing import make_streams
 from bus.wiring.viewing import CurrentShapes
 
 AUDIT_WAIT_S: Final = 0.2
@@ -63,6 +67,7 @@ def serve(settings: Settings) -> None:
         app,
         host=settings.web_host,
         port=settings.web_port,
+        http=Protocol,
         access_log=False,
         log_config=None,
         server_header=False,
@@ -104,6 +109,7 @@ def make_parts(settings: Settings) -> Parts:
         audit=audit,
         shapes=applied,
         watch=Watch(views, time.monotonic),
+        budget=Budget(BudgetStore(governance), secrets.token("mask").encode()),
         contacts=lambda department: directory.department(department).contact,
         mask_secret=secrets.token("mask").encode(),
     )
@@ -167,6 +173,15 @@ def make_parts(settings: Settings) -> Parts:
         ),
         credentials=lambda department: _credentials(connection(settings, str(settings.kafka), department)),
         promises=promises.all,
+        streams=make_streams(
+            settings,
+            bus_connection,
+            decider=decider,
+            audit=audit,
+            registry=registry_store,
+            views=views,
+            shapes=door.current_shapes,
+        ),
         demo=settings.demo,
         hosts=("127.0.0.1", "localhost", "[::1]", *filter(None, settings.web_hosts.split(","))),
     )

@@ -8,7 +8,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -37,6 +37,8 @@ from bus.core.grants import parse_grant_set
 from bus.infra.connection import KafkaConnection
 from bus.infra.database import create_tables, open_database
 from bus.infra.records import RecordReader
+from bus.sharing.budget.spending import Budget
+from bus.sharing.budget.store import BudgetStore
 from bus.sharing.lineage import LineageDoor
 from bus.sharing.query import QueryDoor
 from bus.sharing.readers import open_reader
@@ -46,6 +48,7 @@ from bus.views.store import POSITION, VIEW, ViewStore
 from bus.views.tables import is_one_level, row_table
 from bus.web.app import create_app
 from bus.web.parts import Parts
+from bus.web.protocol import Protocol
 
 ROOT = Path(__file__).parents[2]
 SCHEMAS = ROOT / "schemas"
@@ -291,8 +294,10 @@ def served(
     demo: bool = True,
     kafka: KafkaConnection | None = None,
     more: Sequence[Mapping[str, Any]] = (),
+    extend: Callable[[Parts], Parts] = lambda parts: parts,
 ) -> Iterator[World]:
-    """The world on a free loopback port, until the block ends. ``more``: further views to declare."""
+    """The world on a free loopback port, until the block ends. ``more``: further views to declare; ``extend``: adds
+    parts of one's own."""
     signing, tokens = (
         pem_pair(ec.generate_private_key(ec.SECP256R1())),
         pem_pair(ed25519.Ed25519PrivateKey.generate()),
@@ -324,6 +329,7 @@ def served(
             audit=audit,
             shapes=lambda: current,
             watch=Watch(store, time.monotonic),
+            budget=Budget(BudgetStore(governance), b"for tests"),
             contacts=lambda department: directory.department(department).contact,
             mask_secret=b"for tests",
         )
@@ -353,6 +359,7 @@ def served(
             credentials=nothing,
             demo=demo,
         )
+        parts = extend(parts)
         with running(parts) as url:
             yield World(url, parts, views, governance, opa, bundle)
         audit.close()
@@ -366,7 +373,8 @@ def running(parts: Parts) -> Iterator[str]:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         port = listening.getsockname()[1]
-        config = uvicorn.Config(create_app(parts), log_config=None, access_log=False, timeout_graceful_shutdown=2)
+        app = create_app(parts)
+        config = uvicorn.Config(app, http=Protocol, log_config=None, access_log=False, timeout_graceful_shutdown=2)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
