@@ -1,7 +1,7 @@
 """Checks the Rego rules: format, strict check, tests with coverage, and the house rules of CONTRIBUTING.
 
 House rules (after the Rego style guide): METADATA with title and description on top of each package, the
-package is the folder, and each rule file has its twin ``_test.rego``.
+package is the folder (and the file, for rules of one view), and each rule file has its twin ``_test.rego``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from bus.settings import Settings
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = (ROOT / "policies", ROOT / "bus" / "infra" / "stack")
 LEAST_COVERAGE = 90.0
+VIEWS = "bus.views"
+"""Each view's own rules are a package of their own."""
 
 
 def opa_binary() -> Path:
@@ -40,8 +42,9 @@ def misshaped(rule_file: Path, folder: Path) -> list[str]:
         problems.append(f"{rule_file}: METADATA with title and description is missing on top")
     package = re.search(r"^package (\S+)", text, re.MULTILINE)
     expected = ".".join(rule_file.parent.relative_to(folder).parts)
+    expected += f".{rule_file.stem}" if expected == VIEWS else ""
     if expected and (package is None or package.group(1) != expected):
-        problems.append(f"{rule_file}: package should be {expected}, as its folder")
+        problems.append(f"{rule_file}: package should be {expected}, as its place")
     if not rule_file.with_name(f"{rule_file.stem}_test.rego").exists():
         problems.append(f"{rule_file}: the twin {rule_file.stem}_test.rego is missing")
     return problems

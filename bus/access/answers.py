@@ -18,6 +18,7 @@ from bus.errors import BadFilter, PolicyError
 MAX_DEPTH: Final = 20
 MAX_NODES: Final = 1_000
 MAX_ITEMS: Final = 1_000
+MAX_HINT: Final = 500
 REASONS: Final = ("ok", "not_granted", "purpose_not_granted", "channel_not_granted", "ambiguous")
 _ROW: Final = "row."
 _ORDER: Final = ("eq", "ne", "lt", "lte", "gt", "gte")
@@ -68,6 +69,26 @@ EVERY_ROW: Final = EveryRow()
 NO_ROW: Final = NoRow()
 
 
+def both(first: Filter, second: Filter) -> Filter:
+    """The rows that both let through."""
+    if NO_ROW in (first, second):
+        return NO_ROW
+    if EVERY_ROW in (first, second):
+        return second if first == EVERY_ROW else first
+    return And((first, second))
+
+
+@dataclass(frozen=True, slots=True)
+class Narrowing:
+    """What the view's own rule says but the rows; ``ruled`` is False where the view has none. ``hint``: for who is
+    refused."""
+
+    ruled: bool = False
+    allow: bool = False
+    allow_all: bool = False
+    hint: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """OPA's answer but the rows, under ``revision`` of the rules (None: no bundle is loaded)."""
@@ -78,6 +99,7 @@ class Verdict:
     channels: tuple[str, ...]
     reason: str
     revision: int | None
+    narrowing: Narrowing = Narrowing()
 
 
 def _members(value: Any, names: set[str], optional: frozenset[str] = frozenset()) -> Mapping[str, Any]:
@@ -99,14 +121,25 @@ _BESIDE: Final = frozenset({"provenance", "decision_id"})
 def parse_verdict(body: Any, bundle: str) -> Verdict:
     """The verdict in a Data API answer. Undefined (``{}``) and anything but ``true`` and ``false`` are refused (E4)."""
     answer = _members(body, {"result"}, _BESIDE)
-    result = _members(answer["result"], {"allow", "allow_all", "grants", "channels", "reason"})
+    result = _members(answer["result"], {"allow", "allow_all", "grants", "channels", "reason", "narrowing"})
     allow, allow_all, reason = result["allow"], result["allow_all"], result["reason"]
     if not isinstance(allow, bool) or not isinstance(allow_all, bool) or reason not in REASONS:
         raise PolicyError()
     if (reason == "ok") is not allow or (allow_all and not allow):
         raise PolicyError()
     grants, channels = _texts(result["grants"]), _texts(result["channels"])
-    return Verdict(allow, allow_all, grants, channels, reason, bundle_revision(answer, bundle))
+    narrowing = _narrowing(result["narrowing"])
+    return Verdict(allow, allow_all, grants, channels, reason, bundle_revision(answer, bundle), narrowing)
+
+
+def _narrowing(value: Any) -> Narrowing:
+    found = _members(value, {"ruled", "allow", "allow_all", "hint"})
+    ruled, allow, allow_all, hint = (found[name] for name in ("ruled", "allow", "allow_all", "hint"))
+    if not all(isinstance(answer, bool) for answer in (ruled, allow, allow_all)) or not isinstance(hint, str):
+        raise PolicyError()
+    if (allow and not ruled) or (allow_all and not allow) or len(hint) > MAX_HINT:
+        raise PolicyError()
+    return Narrowing(ruled, allow, allow_all, hint)
 
 
 def parse_canary(body: Any, bundle: str) -> tuple[bool, int | None]:

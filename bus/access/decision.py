@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 
 import sqlalchemy as sa
 
-from bus.access.answers import EVERY_ROW, Filter, Verdict
+from bus.access.answers import EVERY_ROW, Filter, Verdict, both
 from bus.access.engine import Outcome, PolicyEngine
 from bus.access.facts import request_input
 from bus.access.identity import Subject
@@ -199,14 +199,19 @@ class Decider:
         if not outcome.verdict.allow:
             return Deny(self._refusal(request, outcome.verdict), revision)
         grant = _deciding_grant(request, outcome)
+        narrowing = outcome.verdict.narrowing
+        if narrowing.ruled and not narrowing.allow:
+            return Deny(self._refusal(request, outcome.verdict), revision)
         if (outcome.rows == EVERY_ROW) is not outcome.verdict.allow_all:
+            raise PolicyError()
+        if (outcome.narrowed == EVERY_ROW) is not (narrowing.allow_all or not narrowing.ruled):
             raise PolicyError()
         columns = tuple(column for column in request.shape.columns if _may_show(grant, column))
         return Allow(
             view=grant.view,
             columns=tuple(column.name for column in columns),
             masks=_masks(grant, columns),
-            filter=outcome.rows,
+            filter=both(outcome.rows, outcome.narrowed),
             limits=grant.limits,
             grant_ids=(grant.id,),
             decision_id=uuid.uuid4().hex,

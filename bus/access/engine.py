@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bus.access.answers import NO_ROW, Comparison, Filter, Verdict
+from bus.access.answers import EVERY_ROW, NO_ROW, Comparison, Filter, Verdict
 from bus.access.answers import And as AllOf
 from bus.access.opa import BUNDLE, OpaClient
 from bus.core.contracts import Kind
@@ -50,11 +50,13 @@ _CANARY_FACTS: Final[Mapping[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One decision of OPA: the verdict, the rows (none where it is a deny), the rules it was made under."""
+    """One decision of OPA: the verdict, the rows that the grant allows and those of them that the view's own rule lets
+    through (none where it is a deny), the rules it was made under."""
 
     verdict: Verdict
     rows: Filter
     revision: int
+    narrowed: Filter = EVERY_ROW
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +131,20 @@ class PolicyEngine:
     async def _ask(self, facts: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Outcome:
         verdict = await self._opa.verdict(facts)
         for _ in range(REPEATS):
-            rows = await self._opa.rows(facts, kinds) if verdict.allow else NO_ROW
-            again = await self._opa.verdict(facts) if verdict.allow else verdict
+            if not verdict.allow:
+                return Outcome(verdict, NO_ROW, self._seen(verdict.revision), NO_ROW)
+            rows = await self._opa.rows(facts, kinds)
+            narrowed = await self._narrowed(verdict, facts, kinds)
+            again = await self._opa.verdict(facts)
             if again == verdict:
-                return Outcome(verdict, rows, self._seen(verdict.revision))
+                return Outcome(verdict, rows, self._seen(verdict.revision), narrowed)
             verdict = again
         raise PolicyUnavailable()
+
+    async def _narrowed(self, verdict: Verdict, facts: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Filter:
+        if not verdict.narrowing.ruled:
+            return EVERY_ROW
+        return await self._opa.narrowed(facts, kinds) if verdict.narrowing.allow else NO_ROW
 
     async def _canary_or_log(self) -> None:
         """Takes at most the time until the next one: a busy machine shall not close the doors, an engine that is

@@ -94,6 +94,7 @@ def request_input(
     grants: Sequence[Grant],
 ) -> dict[str, Any]:
     """The whole input of one decision. A purpose that is no id is as good as none (A08)."""
+    today = at.astimezone(dt.UTC).date()
     return {
         "subject": {
             "department": subject.department,
@@ -103,6 +104,6 @@ def request_input(
         "view": view,
         "purpose": purpose if names.is_id(purpose) else None,
         "channel": channel,
-        "time": at.astimezone(dt.UTC).isoformat(timespec="seconds"),
-        "grants": [grant_fact(grant, subject, kinds, at.astimezone(dt.UTC).date()) for grant in grants],
+        "time": f"{today.isoformat()}T00:00:00+00:00",  # a decision holds for the day, so no rule may read the hour
+        "grants": [grant_fact(grant, subject, kinds, today) for grant in grants],
     }

@@ -1,4 +1,4 @@
-"""The client of OPA: three constant paths, one time-out, no retries.
+"""The client of OPA: constant paths, one time-out, no retries.
 
 opa-python-client has no call for the Compile API's UCAST form (E6), reads an undefined rule as an empty
 dict (E4) and joins names into paths (E5); nothing here puts a name into a path.
@@ -23,6 +23,7 @@ MAX_CONNECTIONS: Final = 16
 _VERDICT: Final = "/v1/data/bus/access/verdict?provenance=true"
 _CANARY: Final = "/v1/data/bus/access/canary?provenance=true"
 _INCLUDE: Final = "/v1/compile/bus/access/include"
+_NARROWED: Final = "/v1/compile/bus/access/narrowing/include"
 _STATUS: Final = "/v1/status"
 
 
@@ -57,8 +58,15 @@ class OpaClient:
 
     async def rows(self, facts: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Filter:
         """Which rows are allowed. The unknowns are always ours: left out, a policy's own could be overridden (E3)."""
+        return await self._filter(_INCLUDE, facts, kinds)
+
+    async def narrowed(self, facts: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Filter:
+        """Which rows the view's own rule lets through; asked only where the view has one."""
+        return await self._filter(_NARROWED, facts, kinds)
+
+    async def _filter(self, path: str, facts: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Filter:
         body = {"input": facts, "unknowns": ["input.row"]}
-        return parse_filter(await self._post(_INCLUDE, body, UCAST), kinds)
+        return parse_filter(await self._post(path, body, UCAST), kinds)
 
     async def status(self) -> Any:
         """OPA's own report on its bundles; None where it may not be read."""

@@ -76,7 +76,18 @@ def refusal(asked: Asked, view: View, verdict: Verdict, directory: Directory) ->
     if verdict.reason == "channel_not_granted":
         granted = ", ".join(sorted(verdict.channels))
         return ChannelNotGranted(**members, channel=asked.channel, granted=granted)
+    if verdict.narrowing.ruled and not verdict.narrowing.allow:
+        return _narrowed(members, verdict.narrowing.hint)
     raise PolicyError()
+
+
+def _narrowed(members: Mapping[str, str], hint: str) -> NotGranted:
+    """A grant covers the request, and the view's own rule does not."""
+    view, owner, contact = members["view"], members["owner"], members["contact"]
+    why = hint or "It says no more."
+    text = f"The rule of the view {view} itself refuses this request. {why} Ask {owner} ({contact})."
+    narrowed = {**members, "rule": f"bus.views.{view}: allow", "remedy": f"Ask {owner} ({contact}). {why}"}
+    return NotGranted(text, **narrowed)
 
 
 def _contact(owner: str, directory: Directory) -> str:

@@ -80,7 +80,8 @@ def test_an_opa_that_never_got_signed_rules_reports_none(opa_binary: Path, tmp_p
 def test_the_same_rules_make_the_same_files(bundle_keys: Keys) -> None:
     """Everything but the ES256 signature is equal byte for byte, and the tests stay at home."""
     first, second = (unpacked(build_bundle(POLICIES, 1, bundle_keys[0])) for _ in range(2))
-    assert set(first) == {".manifest", SIGNATURES, "bus/access/access.rego"}
+    rules = {path.relative_to(POLICIES).as_posix() for path in POLICIES.rglob("*.rego")}
+    assert set(first) == {".manifest", SIGNATURES, *(name for name in rules if not name.endswith("_test.rego"))}
     assert {**first, SIGNATURES: b""} == {**second, SIGNATURES: b""}
     assert etag(b"a") != etag(b"b")
 

@@ -7,6 +7,8 @@
 # entrypoint: true
 package bus.access
 
+import data.bus.access.narrowing
+
 default allow := false
 
 # METADATA
@@ -41,13 +43,14 @@ include if {
 
 # METADATA
 # title: The whole answer but the rows
-# description: Both booleans, the deciding grants, and the first check that failed.
+# description: Both booleans, the deciding grants, the first check that failed, and what the view's own rule says.
 verdict := {
 	"allow": allow,
 	"allow_all": allow_all,
 	"grants": [grant.id | some grant in _granted],
 	"reason": reason,
 	"channels": _channels,
+	"narrowing": narrowing.answer,
 }
 
 # METADATA
