@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -201,9 +202,33 @@ def list_grants(
 
 
 @grants.command("show")
-def show_grant(grant_id: str) -> None:
-    """One grant in full."""
-    show_json(context.administrator().get(f"/v1/grants/{grant_id}"))
+def show_grant(
+    grant_id: Annotated[str | None, typer.Argument()] = None,
+    consumer: Annotated[str | None, typer.Option("--as", help="how this department uses each of its grants")] = None,
+    as_json: Json = False,
+) -> None:
+    """One grant in full; with --as how a department connects: address, topic, group, schema, curl and Python."""
+    if (grant_id is None) is (consumer is None):
+        raise typer.BadParameter("name one grant, or a department with --as")
+    if grant_id is not None:
+        show_json(context.administrator().get(f"/v1/grants/{grant_id}"))
+        return
+    found = context.administrator().get("/v1/connections", consumer=consumer)
+    if as_json:
+        show_json(found)
+        return
+    for recipe in found:
+        console.print(_recipe(recipe), markup=False, highlight=False, soft_wrap=True)
+    if not found:
+        console.print(f"no grant of {consumer} is in force")
+
+
+def _recipe(recipe: Mapping[str, Any]) -> str:
+    """One way to use a grant, to be pasted."""
+    named = ("address", "topic", "group", "subject", "bootstrap_servers")
+    facts = [f"{name:18}{recipe[name]}" for name in named if recipe[name]]
+    title = f"{recipe['grant']}: {recipe['channel']} {recipe['view']} for {recipe['purpose']}"
+    return "\n".join([title, *facts, "", recipe["curl"], "", recipe["python"]])
 
 
 @grants.command("revoke")

@@ -12,12 +12,14 @@ from bus.web import (
     changes,
     discrepancies,
     freshness,
+    grants,
     lineage,
     operations,
     origins,
     pages,
     portal,
     problems,
+    questions,
     reference,
     views,
 )
@@ -43,8 +45,9 @@ def create_app(parts: Parts, routers: Sequence[APIRouter] = ()) -> FastAPI:
     app.state.parts = parts
     app.state.figures = Figures(parts.views, parts.quarantined, parts.shapes, parts.promises)
     problems.install(app)
-    doors = (views.router, changes.router, lineage.router, discrepancies.router, freshness.router)
-    for router in (*doors, operations.router, reference.router, portal.router, pages.router, origins.router, *routers):
+    doors = (views.router, changes.router, lineage.router, questions.router, discrepancies.router, freshness.router, grants.api)
+    portal_pages = (portal.router, pages.router, origins.router, grants.router)
+    for router in (*doors, operations.router, reference.router, *portal_pages, *routers):
         app.include_router(router)
     portal.mount_static(app)
     app.add_middleware(Edge, hosts=parts.hosts, figures=app.state.figures)
@@ -64,5 +67,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             await canary
         if parts.streams is not None:
             await parts.streams.door.close()
+        await parts.exports.close()
         await parts.lineage.close()
         await parts.door.close()

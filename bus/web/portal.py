@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from bus.errors import Csrf, NotFound
-from bus.web import asking, languages, wording
+from bus.web import asking, grant_words, languages, wording
 from bus.web.callers import parts_of
 from bus.web.overview import Kept, Overview
 from bus.web.parts import Parts
@@ -50,6 +50,8 @@ def _pages(language: str) -> Environment:
     pages.filters["worded"] = lambda error, titles: wording.worded(error, texts.gettext, titles)
     pages.filters["remedied"] = lambda error, titles: wording.remedy(error, texts.gettext, titles)
     pages.filters["value"] = wording.value
+    pages.filters["rows_in_words"] = lambda rows, titles: grant_words.rows_in_words(rows, titles, texts.gettext)
+    pages.filters["mask_in_words"] = lambda mask: grant_words.mask_in_words(mask, texts.gettext)
     pages.filters["period"] = lambda text: wording.period(text, texts.ngettext)
     pages.globals["inf"] = math.inf
     return pages

@@ -255,3 +255,22 @@ def test_how_fresh_a_view_is(
     assert late not in page.get_by_role("row", name="market.business_licence").inner_text()
     assert _fits(page)
     assert httpx2.get(f"{portal.url}/view/hidden_sample").status_code == 404
+
+
+def test_grants_in_words(portal: World, watched: Watched, tmp_path: Path) -> None:
+    """Every grant with its rows and masks in the reader's language, and a way on to how one connects."""
+    page = watched.page
+    page.goto(f"{portal.url}/grants?lang=zh")
+    assert page.get_by_role("heading", level=1).inner_text() == "授权"
+    levy = page.locator("article.grant", has=page.locator("code", has_text="levy")).first
+    assert "不小于 1" in levy.inner_text()
+    assert "仅前 3 个字符，其余显示为 ***" in levy.inner_text()
+    assert _fits(page)
+    page.screenshot(path=str(tmp_path / "grants.png"), full_page=True)
+    page.goto(f"{portal.url}/grants?lang=en")
+    levy = page.locator("article.grant", has=page.locator("code", has_text="levy")).first
+    assert "is at least 1 and" in levy.inner_text()
+    levy.get_by_role("link", name="How to connect").click()
+    assert "curl -fsS" in page.locator("pre.code").first.inner_text()
+    assert _fits(page)
+    page.screenshot(path=str(tmp_path / "connect.png"), full_page=True)
