@@ -19,7 +19,8 @@ from bus.access.decision import Allow, Decider, Decision, Deny
 from bus.access.identity import PUBLIC_SUBJECT, Subject
 from bus.core.views import View
 from bus.errors import BusError, DatabaseUnavailable, Unavailable, UnknownView
-from bus.sharing.streams.store import StreamStore, SubscriptionState
+from bus.sharing.streams.states import SubscriptionState
+from bus.sharing.streams.store import StreamStore
 from bus.sharing.streams.terms import Terms
 from bus.views.catalogue import Shape
 
