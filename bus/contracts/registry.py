@@ -16,6 +16,7 @@ from bus.contracts.compatibility import changed_meaning, check_compatible
 from bus.contracts.structure import check_attributes, check_structure
 from bus.core.contracts import Contract, Json, parse_contract
 from bus.core.names import entity_id, subject_of
+from bus.core.shares import is_share
 from bus.errors import ContractRetired, IncompatibleSchema, InvalidSchema, NotFound, UnknownEntity
 from bus.infra.database import translated_errors, write
 
@@ -84,6 +85,28 @@ class Registry:
             schema_id, version = self._add(connection, subject, schema)
         return Registered(schema_id, version, contract)
 
+    def register_share(self, subject: str, schema: Json) -> int:
+        """The id of the schema of a consumer's stream, added to its subject where it is new there. It is no contract:
+        a grant that changes says what it is, whatever it was before, so nothing is compared. Raises `InvalidSchema` for
+        a subject that is no stream's."""
+        if not is_share(subject):
+            raise InvalidSchema(why=f"{subject} is no stream's subject.")
+        with translated_errors(), self._engine.connect() as connection:
+            if (known := _known_id(connection, subject, schema)) is not None:
+                return known
+        with translated_errors(), write(self._engine) as connection:
+            store.lock(connection)
+            if (known := _known_id(connection, subject, schema)) is not None:
+                return known
+            versions = store.subject_versions(connection, subject)
+            document = canonical(schema)
+            schema_id = store.schema_id_of(connection, _fingerprint(document), document)
+            if schema_id in (number for _, number in versions):
+                store.drop_version(connection, subject, schema_id)  # it is the newest again
+            store.add_version(connection, subject, versions[-1][0] + 1 if versions else 1, schema_id)
+            store.raise_revision(connection)
+        return schema_id
+
     def retire(self, entity: str) -> Contract:
         """From now on the contract takes no new version, and publishers refuse its events. Topic and data stay.
         Harmless when repeated. Raises `UnknownEntity`."""
@@ -96,7 +119,7 @@ class Registry:
 
     def _add(self, connection: Connection, subject: str, schema: Json) -> tuple[int, int]:
         document = canonical(schema)
-        schema_id = store.schema_id_of(connection, hashlib.sha256(document.encode()).hexdigest(), document)
+        schema_id = store.schema_id_of(connection, _fingerprint(document), document)
         versions = store.subject_versions(connection, subject)
         for version, known in versions:
             if known == schema_id:
@@ -201,6 +224,18 @@ def _load(connection: Connection, revision: int, known: _Snapshot) -> _Snapshot:
     retired = store.retired(connection)
     contracts = (replace(contract, retired=contract.id in retired) for contract in parsed)
     return _Snapshot(revision, schemas, versions, {contract.id: contract for contract in contracts})
+
+
+def _known_id(connection: Connection, subject: str, schema: Json) -> int | None:
+    """The id of the subject's newest version where it is this schema."""
+    versions = store.subject_versions(connection, subject)
+    newest = versions[-1][1] if versions else None
+    same = newest is not None and store.schema_document(connection, newest) == canonical(schema)
+    return newest if same else None
+
+
+def _fingerprint(document: str) -> str:
+    return hashlib.sha256(document.encode()).hexdigest()
 
 
 def checked_contract(schema: Json) -> Contract:

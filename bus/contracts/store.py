@@ -128,6 +128,12 @@ def add_version(connection: Connection, subject: str, version: int, schema_id: i
     connection.execute(sa.insert(VERSIONS).values(subject=subject, version=version, schema_id=schema_id))
 
 
+def drop_version(connection: Connection, subject: str, schema_id: int) -> None:
+    """The schema is no version of the subject any more, until it is added again; it keeps its id."""
+    mine = (VERSIONS.c.subject == subject) & (VERSIONS.c.schema_id == schema_id)
+    connection.execute(sa.delete(VERSIONS).where(mine))
+
+
 def retired(connection: Connection) -> frozenset[str]:
     """The entities whose contracts are retired."""
     return frozenset(connection.execute(sa.select(RETIRED.c.entity)).scalars())

@@ -185,3 +185,18 @@ def test_a_retired_contract(registry: Registry) -> None:
     assert not registry.register(contract_of(field("a", "int"), namespace="dept_b")).contract.retired
     with pytest.raises(UnknownEntity):
         registry.retire("dept_a.nothing")
+
+
+def test_a_streams_schema_is_whatever_its_grant_says(registry: Registry) -> None:
+    """No version is compared with another; a grant that is as it was has its old schema as the newest again."""
+    subject, narrow = "share.tax.thing-value", {"type": "record", "name": "thing", "fields": []}
+    wide = {**narrow, "fields": [{"name": "a", "type": ["null", "long"], "default": None}]}
+    first = registry.register_share(subject, wide)
+    assert registry.register_share(subject, wide) == first
+    second = registry.register_share(subject, narrow)
+    assert registry.version_number(subject, "latest") == (2, second, narrow)
+    assert registry.register_share(subject, wide) == first
+    assert registry.version_number(subject, "latest") == (3, first, wide)
+    assert registry.schema(second) == narrow
+    with pytest.raises(InvalidSchema):
+        registry.register_share("dept.food.thing-value", wide)
