@@ -47,27 +47,25 @@ def _wanted(accept: str) -> Iterable[tuple[str, Mapping[str, str]]]:
     return ((media, named) for quality, _, media, named in sorted(ranges, key=lambda item: item[:2]) if quality < 0)
 
 
-def negotiate(accept: str | None) -> tuple[Format, bool]:
-    """The format to answer in, and whether null members are left out (``nulls=stripped``).
+def negotiate(accept: str | None, *, export: bool = False) -> tuple[Format, bool]:
+    """The format to answer in, and whether null members are left out (``nulls=stripped``). ``export``: of a file.
 
     Raises `NotAcceptable` where none of the offered ones is accepted.
     """
+    offered = (Format.CSV, Format.NDJSON, Format.PARQUET) if export else tuple(Format)
     for media, parameters in _wanted(accept or "*/*"):
         if media in ("*/*", "application/*"):
-            return Format.JSON, False
+            return Format.CSV if export and media == "*/*" else Format.NDJSON if export else Format.JSON, False
         if media == "text/*":
             return Format.CSV, False
-        if media == Format.PARQUET:
-            raise NotAcceptable(why="Parquet is given over the channel `export`, which is not offered yet")
-        if media in tuple(Format):
+        if media in offered:
             return Format(media), parameters.get("nulls") == "stripped"
-    offered = ", ".join(item for item in Format if item is not Format.PARQUET)
-    raise NotAcceptable(why=f"offered are {offered}")
+    raise NotAcceptable(why=f"offered are {', '.join(offered)}")
 
 
 def media_type(chosen: Format) -> str:
     """The Content-Type of a format."""
-    return f"{chosen}; charset=utf-8"
+    return str(chosen) if chosen is Format.PARQUET else f"{chosen}; charset=utf-8"
 
 
 def body(chosen: Format, names: Sequence[str], rows: Sequence[Row], *, stripped: bool = False) -> bytes:
@@ -133,5 +131,11 @@ def _quoted(text: str) -> str:
 
 def csv_body(names: Sequence[str], rows: Sequence[Row]) -> bytes:
     """RFC 4180 with a header line; lines end in CRLF."""
-    lines = [",".join(names), *(",".join(_cell(value) for value in row) for row in rows)]
-    return ("\r\n".join(lines) + "\r\n").encode()
+    return csv_lines(rows, names=names)
+
+
+def csv_lines(rows: Sequence[Row], *, names: Sequence[str] | None = None) -> bytes:
+    """The lines of rows, after the header line where ``names`` are given."""
+    lines = [] if names is None else [",".join(names)]
+    lines += [",".join(_cell(value) for value in row) for row in rows]
+    return "".join(f"{line}\r\n" for line in lines).encode()

@@ -84,7 +84,11 @@ class QueryDoor:
 
         Raises what interface.md lists for a query, in the order it gives.
         """
-        return await self.decided(Asked(subject, view, purpose, request_id), asked, self._allowed)
+        return await self.ask(Asked(subject, view, purpose, request_id), asked)
+
+    async def ask(self, asked: Asked, read: Callable[[], Query]) -> Answer:
+        """The same for an asker who says more of itself."""
+        return await self.decided(asked, read, self._allowed)
 
     async def decided(
         self, asked: Asked, read: Callable[[], Query], then: Callable[[Asked, Shape, Query, Allow], Awaitable[Answered]]
@@ -111,15 +115,24 @@ class QueryDoor:
 
     async def admit(self, asked: Asked, shape: Shape, query: Query, allow: Allow) -> tuple[Permitted, Standing]:
         """The question as far as the grant and its limits go, of a view that may be shown."""
-        permitted = permit(query, shape, allow, lambda: self._owner(shape))
+        permitted = permit(query, shape, allow, lambda: self.owner(shape))
         refuse_without_history(permitted, shape, allow, self._shapes)
+        return permitted, await self.let_in(asked, shape, allow)
+
+    async def let_in(self, asked: Asked, shape: Shape, allow: Allow) -> Standing:
+        """Counts one of the grant's questions a minute. Raises `RateLimited`, and `ViewRebuilding` for a view that may
+        not be shown."""
         self._admission.count((asked.who, allow.grant_ids), allow.limits.per_minute)
-        return permitted, await self._watch.standing(shape)
+        return await self._watch.standing(shape)
 
     async def current_shapes(self) -> Mapping[str, Shape]:
         """The views as they are now. SQLite tells in the loop whether something changed faster than a thread could
         take the question over."""
         return self._shapes() if self._reader.dialect == "sqlite" else await asyncio.to_thread(self._shapes)
+
+    def allowed_rows(self, shape: Shape, permitted: Permitted, allow: Allow) -> Base:
+        """What the decision allows of a view, as SQL: for doors that read it in another way."""
+        return self._base(shape, permitted, allow)
 
     async def close(self) -> None:
         """Gives the database's connections back."""
@@ -229,7 +242,8 @@ class QueryDoor:
     def _rendering(self, allow: Allow) -> Rendering:
         return Rendering(self._reader.dialect, consumer_key(self._mask_secret, allow.consumer))
 
-    def _owner(self, shape: Shape) -> dict[str, str]:
+    def owner(self, shape: Shape) -> dict[str, str]:
+        """Whom to ask about a view."""
         return {"owner": shape.view.owner, "contact": self._contacts(shape.view.owner)}
 
 

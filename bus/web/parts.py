@@ -17,6 +17,7 @@ from bus.contracts.registry import Registry
 from bus.governance.office import Governance
 from bus.governance.promises.store import Promise
 from bus.governance.report import DepartmentReport
+from bus.sharing.exports.door import ExportDoor
 from bus.sharing.lineage import LineageDoor
 from bus.sharing.query import QueryDoor
 from bus.sharing.subscribing.door import ChangesDoor
@@ -58,6 +59,7 @@ class Parts:
     views: ViewStore
     ask: Callable[[str, Kind], Request]
     door: QueryDoor
+    exports: ExportDoor
     lineage: LineageDoor
     verifier: Verifier
     bundle: Callable[[], tuple[bytes, str]]

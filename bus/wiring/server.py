@@ -37,6 +37,8 @@ from bus.infra.stack.opa import BUNDLE_KEY, BUNDLE_TOKEN, OPA_TOKEN
 from bus.settings import Settings
 from bus.sharing.budget.spending import Budget
 from bus.sharing.budget.store import BudgetStore
+from bus.sharing.exports.door import ExportDoor
+from bus.sharing.exports.reading import ExportReader
 from bus.sharing.lineage import LineageDoor
 from bus.sharing.query import QueryDoor
 from bus.sharing.readers import open_reader
@@ -146,6 +148,7 @@ def make_parts(settings: Settings) -> Parts:
         views=views,
         ask=ask,
         door=door,
+        exports=ExportDoor(door, reader=ExportReader(settings.database), audit=audit),
         lineage=lineage,
         verifier=Verifier(secrets.public_key(ISSUER_KEY).read_bytes()),
         issuer=Issuer(secrets.ensure_key(ISSUER_KEY).read_bytes()) if settings.demo else None,

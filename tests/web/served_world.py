@@ -39,6 +39,8 @@ from bus.infra.database import create_tables, open_database
 from bus.infra.records import RecordReader
 from bus.sharing.budget.spending import Budget
 from bus.sharing.budget.store import BudgetStore
+from bus.sharing.exports.door import ExportDoor
+from bus.sharing.exports.reading import ExportReader
 from bus.sharing.lineage import LineageDoor
 from bus.sharing.query import QueryDoor
 from bus.sharing.readers import open_reader
@@ -346,6 +348,7 @@ def served(
             views=store,
             ask=nothing,
             door=door,
+            exports=ExportDoor(door, reader=ExportReader(database_url), audit=audit),
             lineage=LineageDoor(door, decider=decider, reader=reader, audit=audit, records=records, versions=registry),
             verifier=Verifier(tokens[1]),
             issuer=Issuer(tokens[0]),
