@@ -54,7 +54,11 @@ class Look:
 
     def record_key(self, text: str) -> bytes:
         """The key of a record in the topic: the row's, or a hash of it where the consumer may not see it."""
-        return (keyed_hash(self._key, text) if self.opaque else text).encode()
+        return self.key_of(text, opaque=self.opaque)
+
+    def key_of(self, text: str, *, opaque: bool) -> bytes:
+        """The same where keys are to be hidden, or not."""
+        return (keyed_hash(self._key, text) if opaque else text).encode()
 
 
 @dataclass(frozen=True, slots=True)

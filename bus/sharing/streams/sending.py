@@ -1,4 +1,4 @@
-"""Writes to share topics: each append in one piece and in order, acknowledged by all replicas; deletes up to a boundary.
+"""Writes to share topics: each append in one piece and in order, acknowledged by all replicas; deletes to a boundary.
 
 Who appends learns at which offset, so a boundary is exact, and whatever else wrote to the topic is noticed.
 """
@@ -86,11 +86,12 @@ class KafkaSink:
 
     async def _asked(self, ask: Callable[[Admin], Any]) -> Any:
         async with self._asking:
-            self._admin = self._admin or await asyncio.to_thread(self._connect)
+            admin = self._admin if self._admin is not None else await asyncio.to_thread(self._connect)
+            self._admin = admin
             try:
-                return await asyncio.to_thread(ask, self._admin)
+                return await asyncio.to_thread(ask, admin)
             except BrokerUnavailable:
-                admin, self._admin = self._admin, None
+                self._admin = None
                 await asyncio.to_thread(admin.close)
                 raise
 

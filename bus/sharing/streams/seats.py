@@ -1,0 +1,28 @@
+"""A stream's place among those that follow one view."""
+
+from __future__ import annotations
+
+import asyncio
+
+from bus.sharing.streams.states import SubscriptionState
+from bus.sharing.streams.stream import Stream
+
+
+class Seat:
+    """A stream's place among the followers: its own task while it has one, and when it may try again."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self.task: asyncio.Task[None] | None = None
+        self.retry_at = 0.0
+        self.delay_s = 0.0
+
+    @property
+    def state(self) -> SubscriptionState:
+        return self.stream.state
+
+    def may_follow(self, now: float) -> bool:
+        """Whether it can advance with the others."""
+        ready = self.task is None and now >= self.retry_at and self.stream.look is not None
+        running = self.state.state == "running" and self.state.digest and self.state.fingerprint
+        return ready and self.stream.certain and bool(running)
