@@ -42,6 +42,18 @@ class Rows:
     request_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The answer to a declared question: yes (True), no (False) or that it is not known (None); ``as_of``: when that
+    held, RFC 3339."""
+
+    answer: bool | None
+    as_of: str
+    policy_revision: str
+    freshness: str
+    request_id: str
+
+
 def problem_of(response: httpx2.Response) -> Mapping[str, Any]:
     """The problem document of an answer, or one made up from an answer that has none (a proxy's, say)."""
     try:
@@ -108,6 +120,22 @@ class QueryClient:
             request_id=response.headers.get("Request-Id", ""),
         )
 
+    def ask(self, view: str, question: str, *, purpose: str, key: Mapping[str, Any]) -> Said:
+        """The answer of ``view`` to one of its declared questions about one row. ``key``: each key column's value.
+
+        Raises `Answered` for a refusal and `Unavailable` where the bus does not answer.
+        """
+        params = [(name, f"eq.{value}") for name, value in key.items()]
+        response = self._get(f"/v1/views/{view}/questions/{question}", params, {"Purpose": purpose})
+        document = response.json()
+        return Said(
+            answer=document["answer"],
+            as_of=document["as_of"],
+            policy_revision=response.headers.get("Policy-Revision", ""),
+            freshness=response.headers.get("Data-Freshness", ""),
+            request_id=response.headers.get("Request-Id", ""),
+        )
+
     def raw(
         self,
         view: str,
@@ -128,14 +156,13 @@ class QueryClient:
         params += [("order", order)] if order else []
         params += [("limit", str(limit))] if limit is not None else []
         params += [(name, at) for name, at in (("as_of", as_of), ("valid_at", valid_at)) if at is not None]
-        sent = {
-            "Authorization": f"Bearer {self._token()}",
-            "Purpose": purpose,
-            "Accept": FORMATS[answer],
-            **(headers or {}),
-        }
+        sent = {"Purpose": purpose, "Accept": FORMATS[answer], **(headers or {})}
+        return self._get(f"/v1/views/{view}", params, sent)
+
+    def _get(self, path: str, params: Sequence[tuple[str, Any]], headers: Mapping[str, str]) -> httpx2.Response:
+        sent = {"Authorization": f"Bearer {self._token()}", **headers}
         try:
-            response = self._http.get(f"/v1/views/{view}", params=params, headers=sent)
+            response = self._http.get(path, params=list(params), headers=sent)
         except httpx2.TransportError as error:
             raise Unavailable(f"The bus does not answer at {self._http.base_url}. `bus up` starts it.") from error
         if response.status_code >= 400:

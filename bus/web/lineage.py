@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from typing import Any, Final
-from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from bus.errors import BadFilter
 from bus.sharing.formats import Format, document
+from bus.web.addresses import parameters, stated_purpose
 from bus.web.callers import parts_of, subject_of
 from bus.web.problems import request_id
 
 router = APIRouter(prefix="/v1/views", tags=["views"])
-MAX_PARAMETERS: Final = 200
 _PARAMETERS: Final = (
     ("query", "{key}", "each key column, as `licence_number=eq.20`"),
     ("query", "field", "columns, comma-separated; left out: every granted one"),
@@ -36,23 +34,12 @@ async def lineage(view: str, request: Request) -> Response:
     history all versions, of an aggregate what it counts. Values are not repeated. An event that its topic no longer
     keeps has its place and `kept` false."""
     subject = await subject_of(request)
-    stated = request.headers.getlist("purpose")
     found = await parts_of(request).lineage.answer(
         subject,
         view,
-        lambda: _asked(request),
-        stated[0] if len(stated) == 1 else None,
+        lambda: parameters(request),
+        stated_purpose(request),
         request_id=request_id(request),
     )
     headers = {"Policy-Revision": found.decision.policy_revision, "Data-Freshness": found.freshness}
     return Response(document(found.document()), media_type=Format.JSON, headers=headers)
-
-
-def _asked(request: Request) -> list[tuple[str, str]]:
-    try:
-        text = request.scope["query_string"].decode("ascii")
-        return parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MAX_PARAMETERS)
-    except ValueError as error:
-        raise BadFilter(
-            why=f"the address has more than {MAX_PARAMETERS} parameters or is not UTF-8 in % escapes."
-        ) from error
