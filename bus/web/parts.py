@@ -19,6 +19,7 @@ from bus.governance.promises.store import Promise
 from bus.governance.report import DepartmentReport
 from bus.sharing.exports.door import ExportDoor
 from bus.sharing.lineage import LineageDoor
+from bus.sharing.minimal.answering import MinimalDoor
 from bus.sharing.query import QueryDoor
 from bus.sharing.subscribing.door import ChangesDoor
 from bus.views.catalogue import Declarations, Shape
@@ -61,6 +62,7 @@ class Parts:
     door: QueryDoor
     exports: ExportDoor
     lineage: LineageDoor
+    minimal: MinimalDoor
     verifier: Verifier
     bundle: Callable[[], tuple[bytes, str]]
     bundle_token: str

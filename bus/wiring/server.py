@@ -40,6 +40,7 @@ from bus.sharing.budget.store import BudgetStore
 from bus.sharing.exports.door import ExportDoor
 from bus.sharing.exports.reading import ExportReader
 from bus.sharing.lineage import LineageDoor
+from bus.sharing.minimal.answering import MinimalDoor
 from bus.sharing.query import QueryDoor
 from bus.sharing.readers import open_reader
 from bus.sharing.watch import Watch
@@ -105,13 +106,14 @@ def make_parts(settings: Settings) -> Parts:
     broker.prepare()
 
     reader = open_reader(settings.database, timeout_s=settings.query_timeout_s)
+    budget = Budget(BudgetStore(governance), secrets.token("mask").encode())
     door = QueryDoor(
         decider=decider,
         reader=reader,
         audit=audit,
         shapes=applied,
         watch=Watch(views, time.monotonic),
-        budget=Budget(BudgetStore(governance), secrets.token("mask").encode()),
+        budget=budget,
         contacts=lambda department: directory.department(department).contact,
         mask_secret=secrets.token("mask").encode(),
     )
@@ -150,6 +152,7 @@ def make_parts(settings: Settings) -> Parts:
         door=door,
         exports=ExportDoor(door, reader=ExportReader(settings.database), audit=audit),
         lineage=lineage,
+        minimal=MinimalDoor(door, reader=reader, audit=audit, budget=budget),
         verifier=Verifier(secrets.public_key(ISSUER_KEY).read_bytes()),
         issuer=Issuer(secrets.ensure_key(ISSUER_KEY).read_bytes()) if settings.demo else None,
         bundle=_rules(settings, grants),

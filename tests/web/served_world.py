@@ -42,6 +42,7 @@ from bus.sharing.budget.store import BudgetStore
 from bus.sharing.exports.door import ExportDoor
 from bus.sharing.exports.reading import ExportReader
 from bus.sharing.lineage import LineageDoor
+from bus.sharing.minimal.answering import MinimalDoor
 from bus.sharing.query import QueryDoor
 from bus.sharing.readers import open_reader
 from bus.sharing.watch import Watch
@@ -85,7 +86,19 @@ SAMPLE_VIEW = {
     "kind": "entity",
     "key": ["sample_id"],
     "sources": {"lab": {"entity": "lab.sample"}},
-    "fields": {item["name"]: {"from": f"lab.{item['name']}"} for item in EVERY_KIND["fields"][1:]},
+    "questions": {
+        "passed": {
+            "title": {"zh": "合格吗？", "en": "Did it pass?"},
+            "where": {"field": "passed", "op": "eq", "value": True},
+        },
+        "scored": {
+            "title": {"zh": "有分数吗？", "en": "Has it a score?"},
+            "where": {"not": {"field": "score", "op": "missing"}},
+            "unknown": None,
+        },
+    },
+    "fields": {item["name"]: {"from": f"lab.{item['name']}"} for item in EVERY_KIND["fields"][1:]}
+    | {"label": {"from": "lab.label", "search": True}},
 }
 HIDDEN_VIEW = {**SAMPLE_VIEW, "view": "hidden_sample", "listed": False}
 SAMPLES: list[dict[str, Any]] = [
@@ -164,6 +177,24 @@ def grant_sets() -> Iterator[Mapping[str, Any]]:
                 "masks": {"sample_id": {"hash": True}, "seen_at": {"month": True}},
                 "rows": {"field": "label", "op": "prefix", "value": "50%"},
                 "limits": {"per_minute": 600, "rows": 2},
+            },
+            {
+                **base,
+                "id": "social-sample-questions",
+                "consumer": "social",
+                "view": "sample",
+                "channels": ["question"],
+                "questions": ["scored"],
+                "rows": {"field": "label", "op": "prefix", "value": "50%"},
+            },
+            {
+                **base,
+                "id": "tax-sample-questions",
+                "consumer": "tax",
+                "view": "sample",
+                "channels": ["question"],
+                "questions": ["scored"],
+                "limits": {"per_day": 3},
             },
             {
                 **base,
@@ -325,13 +356,14 @@ def served(
         decider = Decider(PolicyEngine(OpaClient(opa.url, timeout_s=5), limits=limits), grants, directory)
         nothing: Any = None  # administration has its own tests
         reader = open_reader(database_url, timeout_s=timeout_s)
+        budget = Budget(BudgetStore(governance), b"for tests")
         door = QueryDoor(
             decider=decider,
             reader=reader,
             audit=audit,
             shapes=lambda: current,
             watch=Watch(store, time.monotonic),
-            budget=Budget(BudgetStore(governance), b"for tests"),
+            budget=budget,
             contacts=lambda department: directory.department(department).contact,
             mask_secret=b"for tests",
         )
@@ -350,6 +382,7 @@ def served(
             door=door,
             exports=ExportDoor(door, reader=ExportReader(database_url), audit=audit),
             lineage=LineageDoor(door, decider=decider, reader=reader, audit=audit, records=records, versions=registry),
+            minimal=MinimalDoor(door, reader=reader, audit=audit, budget=budget),
             verifier=Verifier(tokens[1]),
             issuer=Issuer(tokens[0]),
             bundle=lambda: (bundle[0], etag(bundle[0])),
