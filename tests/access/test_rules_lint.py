@@ -66,6 +66,7 @@ def test_the_buss_own_rules_pass() -> None:
         ("import data.system", "not `data`"),
         ('allow if input.x with input as {"x": 1}', "another input"),
         ("allow if input.名", "is not taken"),
+        (r'allow if input.x == "\q"', "is no text"),
         ("package bus.access", "more than one package"),
     ],
 )
@@ -136,7 +137,7 @@ def test_without_capabilities_nothing_is_checked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "rule", ["allow if 1 == 1", "include if not input.forbidden", "allow_all if is_null(input.officer) == false"]
+    "rule", ["allow if 1 == 1", "include if not input.forbidden", 'allow_all if input.channel == "stream"']
 )
 def test_golden_tests_catch_what_the_lint_cannot_read(opa_binary: Path, tmp_path: Path, rule: str) -> None:
     """A rule that is true of no request passes the lint, and not the tests that each view's rules must pass."""
@@ -146,6 +147,6 @@ def test_golden_tests_catch_what_the_lint_cannot_read(opa_binary: Path, tmp_path
     command = [opa_binary, "test", "--run", "golden", *sorted(policies.rglob("*.rego")), file]
     file.write_text(GOOD)
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
-    file.write_text(GOOD + rule.replace("input.officer", "input.grants") + "\n")
+    file.write_text(GOOD + rule + "\n")
     check(file.read_text())
     assert subprocess.run(command, capture_output=True, check=False).returncode != 0

@@ -35,9 +35,8 @@ def builtins_of(policies: Path) -> frozenset[str]:
 
 def check_rules(files: Mapping[str, bytes], builtins: frozenset[str]) -> None:
     """Raises `InvalidDeclaration` naming every problem. ``files``: the Rego files of the bundle, by path."""
-    problems = [
-        f"{path}: {problem}" for path, content in files.items() for problem in _problems(path, content, builtins)
-    ]
+    found = ((path, problem) for path, content in files.items() for problem in _problems(path, content, builtins))
+    problems = [f"{path}: {problem}" for path, problem in found]
     if problems:
         text = f"the rules have {len(problems)} problem(s), so they are not published: " + " ".join(problems)
         raise InvalidDeclaration(text, problems=problems)
@@ -98,9 +97,7 @@ def _called(found: list[Token], index: int) -> str | None:
         if found[index].kind == "name":
             parts.append(found[index].text)
             index -= 1
-        elif (
-            found[index].text == "]" and index >= 3 and found[index - 1].kind == "text" and found[index - 2].text == "["
-        ):
+        elif index >= 3 and _bracketed(found[index - 2 : index + 1]):
             parts.append(found[index - 1].value)
             index -= 3
             continue
@@ -110,6 +107,11 @@ def _called(found: list[Token], index: int) -> str | None:
             return ".".join(reversed(parts))
         index -= 1
     return None
+
+
+def _bracketed(found: list[Token]) -> bool:
+    first, name, last = found
+    return (first.text, name.kind, last.text) == ("[", "text", "]")
 
 
 def _not_closed(found: list[Token]) -> Iterator[str]:

@@ -49,11 +49,21 @@ def tokens(source: str) -> list[Token]:
         if match.lastgroup == "blank":
             first = first or "\n" in text
         else:
-            found.append(Token(match.lastgroup, text, line, first))
+            found.append(_token(match.lastgroup, text, line, first))
             first = False
         line += text.count("\n")
         place = match.end()
     return found
+
+
+def _token(kind: str, text: str, line: int, first: bool) -> Token:
+    token = Token(kind, text, line, first)
+    try:
+        if kind == "text":
+            _ = token.value
+    except ValueError as error:
+        raise Invalid(f"line {line}: {text} is no text.") from error
+    return token
 
 
 def statements(found: list[Token]) -> Iterator[list[Token]]:
