@@ -13,7 +13,7 @@ from typing import Final
 from bus.core import names
 from bus.errors import BadFilter
 
-OPERATORS: Final = ("eq", "neq", "gt", "gte", "lt", "lte", "in", "is", "like", "ilike")
+OPERATORS: Final = ("eq", "neq", "gt", "gte", "lt", "lte", "in", "is", "like", "ilike", "fts", "plfts")
 MAX_FILTERS: Final = 100
 MAX_DEPTH: Final = 10
 MAX_ITEMS: Final = 1_000

@@ -18,6 +18,7 @@ from bus.errors import BadFilter, FieldNotFilterable, FieldNotGranted, UnknownFi
 from bus.sharing.aggregates.figures import Measured, measured
 from bus.sharing.filters import Comparison, Filter, Group, comparisons
 from bus.sharing.question import DEFAULT_ROWS, Order, Query
+from bus.sharing.searching import terms as searching
 from bus.sharing.selecting import Chosen, Figure
 from bus.sharing.values import like_pattern, typed_value
 from bus.views.catalogue import Shape
@@ -148,12 +149,24 @@ class _Check:
     def _typed(self, item: Filter) -> Filter:
         if isinstance(item, Group):
             return replace(item, items=tuple(self._typed(inner) for inner in item.items))
-        return replace(item, values=self._values(item, self._open(item.field)))
+        column = self._open(item.field)
+        if item.op in searching.OPERATORS:
+            self._refuse_unsearchable(item)
+        return replace(item, values=self._values(item, column))
+
+    def _refuse_unsearchable(self, item: Comparison) -> None:
+        if item.field not in self._view.searchable:
+            granted = set(self._allow.columns) - set(self._allow.masks)
+            named = ", ".join(name for name in self._view.searchable if name in granted) or "none that you may see"
+            why = f"'{item.field}' is not declared for search (`{item.op}`); declared: {named}."
+            raise BadFilter(why=why, field=item.field)
 
     @staticmethod
     def _values(item: Comparison, column: Column) -> tuple[Any, ...]:
         if item.op == "is":
             return _is(item, column)
+        if item.op in searching.OPERATORS:
+            return searching.parse_terms(item.op, item.values[0], item.field)
         if item.op in _PATTERN:
             if column.kind is not Kind.TEXT:
                 raise _wrong_kind(f"`{item.op}` needs a text field", column)

@@ -15,6 +15,8 @@ from bus.errors import BadFilter
 from bus.sharing.filters import Filter, Group
 from bus.sharing.permitted import Permitted, Shown
 from bus.sharing.question import Order
+from bus.sharing.searching import terms as searching
+from bus.sharing.searching.store import sought
 from bus.sharing.values import ESCAPE
 from bus.views.tables import live_rows
 
@@ -104,6 +106,8 @@ def _comparison(column: sa.ColumnElement[Any], op: str, values: tuple[Any, ...])
         return column.in_(values)
     if op == "is":
         return _IS[values[0]](column)
+    if op in searching.OPERATORS:
+        return sought(column, values)
     if op not in _COMPARE:
         raise BadFilter(why=f"'{op}' is not an operator.")
     return _COMPARE[op](column, values[0])

@@ -72,9 +72,14 @@ def test_the_demos_files() -> None:
     departments = [parse_department(doc) for doc in yaml.load(SCHEMAS / "departments.yaml")]
     purposes = [parse_purpose(doc) for doc in yaml.load(SCHEMAS / "purposes.yaml")]
     assert {"market", "food", "sanitation", "weather", "police", "tax", "social"} <= {each.id for each in departments}
-    assert {"levy", "inspection_planning", "case_investigation", "employment_support", "open_data"} == {
-        each.id for each in purposes
-    }
+    assert {
+        "levy",
+        "inspection_planning",
+        "case_investigation",
+        "employment_support",
+        "service_handling",
+        "open_data",
+    } == {each.id for each in purposes}
     assert all(set(each.title) == {"zh", "en"} for each in (*departments, *purposes))
 
 
