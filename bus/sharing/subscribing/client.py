@@ -21,7 +21,7 @@ from bus.sharing.subscribing.topics import QUEUED, Entry, Gone, Topics
 HEARTBEAT_S: Final = 15.0
 SLOW_S: Final = 30.0
 _GRACE_S: Final = 1.0
-_IDENTITY_EVERY_S: Final = 5.0
+IDENTITY_S: Final = 5.0
 _CHUNK: Final = 16 * 1024
 _RETRY: Final = b"retry: 2000\n\n"
 _HEARTBEAT: Final = b":\n\n"
@@ -36,7 +36,8 @@ class TooSlow(BusError):
 
 class Client:
     """One client's stream. ``still``: proves again who asks; ``begin``: where (none: with all there is), of which topic
-    as it is now, and the first offset that may be read. ``heartbeat_s``, ``slow_s``: seconds.
+    as it is now, and the first offset that may be read. ``heartbeat_s``, ``slow_s``,
+    ``identity_s``: seconds.
 
     ``rows``: how many rows were handed out; ``complete``: whether it ended as it should.
     """
@@ -51,6 +52,7 @@ class Client:
         begin: tuple[Place | None, Bounds, int],
         heartbeat_s: float = HEARTBEAT_S,
         slow_s: float = SLOW_S,
+        identity_s: float = IDENTITY_S,
     ) -> None:
         self.permission = permission
         self.rows = 0
@@ -58,7 +60,7 @@ class Client:
         self._scope = Scope(permission.subject.department, permission.view, permission.purpose or "")
         self._topic = share_topic(self._scope.consumer, self._scope.view)
         self._topics, self._cursors, self._still = topics, cursors, still
-        self._heartbeat_s, self._slow_s = heartbeat_s, slow_s
+        self._heartbeat_s, self._slow_s, self._identity_s = heartbeat_s, slow_s, identity_s
         self._wake = asyncio.Event()
         self._proved = time.monotonic()
         self._unproved: Deny | None = None
@@ -127,7 +129,7 @@ class Client:
 
     async def _may_go_on(self) -> bool:
         """A token that expired ends the stream, as it would refuse the next question."""
-        if self.ended is None and time.monotonic() - self._proved >= _IDENTITY_EVERY_S:
+        if self.ended is None and time.monotonic() - self._proved >= self._identity_s:
             self._proved = time.monotonic()
             try:
                 if await self._still() != self.permission.subject:

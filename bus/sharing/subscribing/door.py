@@ -22,7 +22,7 @@ from bus.core.shares import share_topic
 from bus.errors import Missing, PolicyUnavailable, Refused, StreamStarting, TooManyStreams, UnknownView
 from bus.sharing.admission import REFUSALS_A_MINUTE, Admission
 from bus.sharing.recording import as_json, refusal
-from bus.sharing.subscribing.client import HEARTBEAT_S, SLOW_S, Client
+from bus.sharing.subscribing.client import HEARTBEAT_S, IDENTITY_S, SLOW_S, Client
 from bus.sharing.subscribing.cursors import Cursors, Place, Scope
 from bus.sharing.subscribing.permissions import LOOK_EVERY_S, Permission, Permissions
 from bus.sharing.subscribing.resuming import Bounds
@@ -35,12 +35,14 @@ SETTLED_WITHIN_S: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Open streams of one department, and in all; seconds between signs of life, and that a client may take nothing."""
+    """Open streams of one department, and in all; seconds between signs of life, that a client may take nothing, and
+    between proofs of who it is."""
 
     department: int = 20
     all: int = 1_000
     heartbeat_s: float = HEARTBEAT_S
     slow_s: float = SLOW_S
+    identity_s: float = IDENTITY_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,7 @@ class ChangesDoor:
 
     def _client(self, asked: Asked, permission: Permission, begin: tuple[Place | None, Bounds, int]) -> Client:
         limits = self._limits
-        times = {"heartbeat_s": limits.heartbeat_s, "slow_s": limits.slow_s}
+        times = {"heartbeat_s": limits.heartbeat_s, "slow_s": limits.slow_s, "identity_s": limits.identity_s}
         return Client(permission, self._topics, self._cursors, asked.still, begin=begin, **times)
 
     async def _refuse(self, deny: Deny, asked: Asked) -> NoReturn:

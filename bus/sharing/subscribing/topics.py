@@ -23,7 +23,8 @@ _QUEUED_BYTES: Final = 2 * 1024 * 1024
 _PIECE: Final = 256
 _FETCH_BYTES: Final = 256 * 1024
 _CONSUMERS: Final = 4
-_WAIT_MS: Final = 500
+_WAIT_MS: Final = 500  # that a fetch of the newest waits for them
+_SHORT_MS: Final = 20  # the same of older ones, which are there
 _TIMEOUT_S: Final = 5.0
 
 
@@ -88,6 +89,7 @@ class Topics:
             taken = await consumer.getmany(place, timeout_ms=_WAIT_MS, max_records=_PIECE)
             entries = [entry_of(record, self._decoder) for record in taken.get(place, ())]
             after = entries[-1].offset + 1 if entries else await consumer.position(place)
+            consumer.pause(place)  # else it goes on fetching, and who asks it next waits for that
         return Piece(entries, after)
 
     def tail(self, topic: str) -> Tail:
@@ -120,7 +122,7 @@ class Topics:
             consumer = self._idle.pop() if self._idle else None
             try:
                 async with asyncio.timeout(_TIMEOUT_S):
-                    consumer = consumer or await _started(self._connection)
+                    consumer = consumer or await _started(self._connection, wait_ms=_SHORT_MS)
                     yield consumer
             except OffsetOutOfRangeError as error:
                 await _stop(consumer)
@@ -149,10 +151,11 @@ class Tail:
         self._running = asyncio.create_task(self._run(), name=f"tail of {topic}")
 
     def since(self, offset: int) -> list[Entry] | None:
-        """The records from ``offset`` on, perhaps none yet; None where they are older than what is held."""
+        """The records from ``offset`` on, perhaps none yet; None where they are older than what is held.
+        Raises what made it fail."""
         if self.failed is not None:
             raise self.failed
-        if self.begin < 0 or offset < self.begin:
+        if 0 <= offset < self.begin:
             return None
         return [entry for entry in self._entries if entry.offset >= offset]
 
@@ -165,7 +168,7 @@ class Tail:
     async def _run(self) -> None:
         consumer: AIOKafkaConsumer | None = None
         try:
-            consumer = await _started(self._connection)
+            consumer = await _started(self._connection, wait_ms=_WAIT_MS)
             await self._follow(consumer)
         except OffsetOutOfRangeError as error:
             self._fail(Gone(), error)
@@ -217,7 +220,7 @@ def entry_of(record: Any, decoder: Decoder) -> Entry:
     return Entry(record.offset, change, event_lines(change))
 
 
-async def _started(connection: KafkaConnection) -> AIOKafkaConsumer:
+async def _started(connection: KafkaConnection, *, wait_ms: int) -> AIOKafkaConsumer:
     consumer = AIOKafkaConsumer(
         **connection.aiokafka(),
         client_id="bus-changes",
@@ -225,6 +228,7 @@ async def _started(connection: KafkaConnection) -> AIOKafkaConsumer:
         enable_auto_commit=False,
         auto_offset_reset="none",
         max_partition_fetch_bytes=_FETCH_BYTES,
+        fetch_max_wait_ms=wait_ms,
         request_timeout_ms=int(_TIMEOUT_S * 1_000),
     )
     try:
