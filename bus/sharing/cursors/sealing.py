@@ -44,7 +44,7 @@ class Cursors:
         """The place as a text that opens only for ``bound``; None where it would be too long."""
         nonce = os.urandom(_NONCE)
         inside = json.dumps([_written(value) for value in place], ensure_ascii=False).encode()
-        text = base64.urlsafe_b64encode(nonce + self._box.encrypt(nonce, inside, bound)).rstrip(b"=").decode()
+        text = _as_text(nonce + self._box.encrypt(nonce, inside, bound))
         return text if len(text) <= LONGEST else None
 
     def open(self, text: str, bound: bytes) -> tuple[Any, ...]:
@@ -53,10 +53,16 @@ class Cursors:
             raise BadCursor()
         try:
             sealed = base64.b64decode(text.encode() + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+            if _as_text(sealed) != text:  # base64 has spare bits at its end
+                raise BadCursor()
             inside = self._box.decrypt(sealed[:_NONCE], sealed[_NONCE:], bound)
         except (InvalidTag, ValueError, binascii.Error) as error:
             raise BadCursor() from error
         return tuple(_read(value) for value in json.loads(inside))
+
+
+def _as_text(sealed: bytes) -> str:
+    return base64.urlsafe_b64encode(sealed).rstrip(b"=").decode()
 
 
 def _written(value: Any) -> Any:

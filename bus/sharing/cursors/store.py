@@ -83,18 +83,25 @@ def _beyond(terms: Sequence[Term], place: Sequence[Any]) -> Condition:
         later = _later(term, value)
         if later is not None:
             found.append(sa.and_(sa.true(), *level, later))
-        level.append(term.column.is_(None) if value is None else term.column == value)
+        level.append(term.column.is_(None) if value is None else term.column == _bound(term, value))
     beyond = sa.or_(sa.false(), *found)
     first, value = terms[0], place[0]
     if len(terms) == 1 or first.nullable or value is None:
         return beyond
     # said once more in a form that an index can follow
-    return sa.and_(first.column <= value if first.descending else first.column >= value, beyond)
+    bound = _bound(first, value)
+    return sa.and_(first.column <= bound if first.descending else first.column >= bound, beyond)
 
 
 def _later(term: Term, value: Any) -> Condition | None:
     """Rows that come after a value in one part; None where none do."""
     if value is None:
         return term.column.is_not(None) if term.nulls_first else None
-    later: Condition = term.column < value if term.descending else term.column > value
+    bound = _bound(term, value)
+    later: Condition = term.column < bound if term.descending else term.column > bound
     return sa.or_(later, term.column.is_(None)) if term.nullable and not term.nulls_first else later
+
+
+def _bound(term: Term, value: Any) -> sa.ColumnElement[Any]:
+    """The value as a parameter of the column's type."""
+    return sa.literal(value, term.column.type)
