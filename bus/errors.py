@@ -6,7 +6,7 @@ BusError
 ├── DependentFailed                a view computed from this one cannot be: stop that, try the batch again
 ├── ChangesGone                    what changed since then is not kept: begin again with all rows
 ├── BadHost ForeignIdentity 400
-├── Unauthorized            401    InvalidToken
+├── Unauthorized            401    InvalidToken NotSignedIn
 ├── Refused                 403    NotGranted PurposeNotGranted ChannelNotGranted FieldNotGranted
 │                                  FieldNotFilterable QuestionNotGranted NotAParty FourEyes Csrf Suppressed
 │                                  AdministratorsOnly
@@ -25,7 +25,7 @@ BusError
 ├── RateLimited             429    TooManyAtOnce TooManyStreams BudgetSpent TooManyExports
 └── Unavailable             503    Overloaded PolicyUnavailable PolicyStale PolicyError AuditUnavailable
                                    ViewRebuilding BrokerUnavailable DatabaseUnavailable
-                                   RegistryUnavailable StreamStarting
+                                   RegistryUnavailable StreamStarting IdentityUnavailable
 
 The docstring of a class is its message with the remedy; ``{names}`` in it are filled from the
 keyword arguments, which also become members of the problem document (RFC 9457).
@@ -123,6 +123,10 @@ class Unauthorized(BusError):
 
 class InvalidToken(Unauthorized):
     """The bearer token is missing or not valid: {why}. Get a new one with `bus token DEPARTMENT`."""
+
+
+class NotSignedIn(Unauthorized):
+    """This page is for people who have signed in. Sign in at /login."""
 
 
 class Refused(BusError):
@@ -466,6 +470,12 @@ class ViewRebuilding(Unavailable):
 
     code = "view_rebuilding"
     retry_after_s = 2
+
+
+class IdentityUnavailable(Unavailable):
+    """The identity provider does not answer, so nobody can sign in. Try again shortly; operators: BUS_OIDC_ISSUER."""
+
+    code = "identity_unavailable"
 
 
 class BrokerUnavailable(Unavailable):

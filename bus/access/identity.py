@@ -12,9 +12,9 @@ import threading
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from joserfc import jwt
 from joserfc.errors import JoseError
@@ -42,6 +42,13 @@ class Subject:
     officer: str | None = None
     administrator: bool = False
     attributes: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+
+
+class UnknownKey(InvalidToken):
+    """It names a key that is not known here: of another issuer, or newer than what was read of this one."""
+
+    def __init__(self) -> None:
+        super().__init__(InvalidToken(why="its key is not known here").detail)
 
 
 PUBLIC_SUBJECT: Final = Subject(PUBLIC)
@@ -99,14 +106,45 @@ class Issuer:
         return jwt.encode(header, claims, self._key, algorithms=[header["alg"]])
 
 
+class Keys(Protocol):
+    """The public keys of one issuer."""
+
+    def find(self, kid: str) -> Key | None: ...
+    @property
+    def algorithms(self) -> list[str]: ...
+
+
+class OwnKeys:
+    """Keys in PEM files, named by their thumbprints."""
+
+    def __init__(self, public_pems: Iterable[bytes]) -> None:
+        self._keys: dict[str, Key] = {key.thumbprint(): key for key in map(load_key, public_pems)}
+
+    def find(self, kid: str) -> Key | None:
+        return self._keys.get(kid)
+
+    @property
+    def algorithms(self) -> list[str]:
+        return sorted({algorithm(key) for key in self._keys.values()})
+
+
 class Verifier:
-    """Turns an ``Authorization`` header into a `Subject`. Several keys let one be replaced without a gap."""
+    """Turns an ``Authorization`` header into a `Subject`. Several keys let one be replaced without a gap.
+
+    ``keys``: of the issuer, instead of the PEMs; ``subject``: who the claims of a valid token name.
+    """
 
     def __init__(
-        self, *public_pems: bytes, issuer: str = "bus", audience: str = AUDIENCE, clock: Clock = time.time
+        self,
+        *public_pems: bytes,
+        issuer: str = "bus",
+        audience: str = AUDIENCE,
+        clock: Clock = time.time,
+        keys: Keys | None = None,
+        subject: Callable[[Mapping[str, Any]], Subject] | None = None,
     ) -> None:
-        keys = [load_key(pem) for pem in public_pems]
-        self._keys = {key.thumbprint(): key for key in keys}
+        self._keys = keys or OwnKeys(public_pems)
+        self._subject = subject or _subject
         self._clock = clock
         self._required: dict[str, Any] = {
             "iss": {"essential": True, "value": issuer},
@@ -122,13 +160,14 @@ class Verifier:
 
         Raises `InvalidToken` for whatever is not a valid token of this issuer.
         """
-        token = _bearer(authorization)
+        token = bearer(authorization)
         digest = hashlib.sha256(token.encode()).digest()
         with self._lock:
             known = self._verified.get(digest)
         if known is not None and self._clock() < known[0]:
             return known[1]
-        expires, subject = self._verify(token)
+        expires, claims = self._verify(token)
+        subject = self._subject(claims)
         self._remember(digest, expires, subject)
         return subject
 
@@ -139,38 +178,44 @@ class Verifier:
             while len(self._verified) > MAX_CACHED:
                 self._verified.popitem(last=False)
 
-    def _verify(self, token: str) -> tuple[float, Subject]:
+    def claims(self, token: str) -> Mapping[str, Any]:
+        """The claims of a token that is valid here. Raises `InvalidToken`."""
+        return self._verify(_checked(token))[1]
+
+    def _verify(self, token: str) -> tuple[float, Mapping[str, Any]]:
         try:
-            decoded = jwt.decode(token, self._find_key, algorithms=self._algorithms())
+            decoded = jwt.decode(token, self._find_key, algorithms=self._keys.algorithms)
             registry = jwt.JWTClaimsRegistry(now=int(self._clock()), leeway=LEEWAY_S, **self._required)
             registry.validate(decoded.claims)
         except InvalidToken:
             raise
         except (JoseError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise InvalidToken(why="it does not verify") from error
-        return _expiry(decoded.claims), _subject(decoded.claims)
-
-    def _algorithms(self) -> list[str]:
-        return sorted({algorithm(key) for key in self._keys.values()})
+        return _expiry(decoded.claims), decoded.claims
 
     def _find_key(self, token: Any) -> Key:
         """The key by the token's ``kid``, among ours only: ``jku``, ``x5u`` and embedded keys are not looked at."""
         header = token.headers()
-        key = self._keys.get(str(header.get("kid")))
+        key = self._keys.find(str(header.get("kid")))
         if key is None:
-            raise InvalidToken(why="its key is not known here")
+            raise UnknownKey()
         if header.get("alg") != algorithm(key):
             raise InvalidToken(why="its algorithm is not the key's")
         return key
 
 
-def _bearer(authorization: str | None) -> str:
+def bearer(authorization: str | None) -> str:
+    """The token in the header. Raises `InvalidToken` where there is none that could be one."""
     if not authorization:
         raise InvalidToken(why="there is none")
     scheme, _, token = authorization.partition(" ")
     token = token.strip()
     if scheme.lower() != "bearer" or not token:
         raise InvalidToken(why="the header is not `Bearer TOKEN`")
+    return _checked(token)
+
+
+def _checked(token: str) -> str:
     if len(token.encode()) > MAX_TOKEN_BYTES:
         raise InvalidToken(why="it is too long")
     if not token.isascii():
@@ -190,18 +235,23 @@ def _expiry(claims: Mapping[str, Any]) -> float:
 
 
 def _subject(claims: Mapping[str, Any]) -> Subject:
-    department = claims["sub"]
-    if not names.is_id(department) or department == PUBLIC:
-        raise InvalidToken(why="`sub` is not a department's id")
     return Subject(
-        department,
-        _officer(claims.get("act")),
+        department_of(claims["sub"], "sub"),
+        officer_of(claims.get("act")),
         claims.get("bus_administrator") is True,
-        _attributes(claims.get("bus_attributes")),
+        attributes_of(claims.get("bus_attributes")),
     )
 
 
-def _officer(actor: Any) -> str | None:
+def department_of(claim: Any, name: str) -> str:
+    """The department that a claim names. Raises `InvalidToken`."""
+    if not isinstance(claim, str) or not names.is_id(claim) or claim == PUBLIC:
+        raise InvalidToken(why=f"`{name}` is not a department's id")
+    return claim
+
+
+def officer_of(actor: Any) -> str | None:
+    """The officer in an ``act`` claim (RFC 8693); None without one. Raises `InvalidToken`."""
     if actor is None:
         return None
     name = actor.get("sub") if isinstance(actor, Mapping) else None
@@ -210,7 +260,8 @@ def _officer(actor: Any) -> str | None:
     return name
 
 
-def _attributes(claim: Any) -> dict[str, str | int | float | bool]:
+def attributes_of(claim: Any) -> dict[str, str | int | float | bool]:
+    """The attributes that row conditions may read. Raises `InvalidToken`."""
     if claim is None:
         return {}
     if not isinstance(claim, Mapping):

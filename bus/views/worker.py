@@ -44,7 +44,7 @@ T = TypeVar("T")
 STALLED_S: Final = 60.0
 _SOON_S: Final = 0.2  # between two ticks while another worker is about to give a view back
 _STOP_S: Final = 2.0
-_IDLE_LEASES: Final = 2  # so long may a transaction wait for this process
+_IDLE_LEASES: Final = 1  # so long may a transaction wait for this process: a lease that is not renewed is over then
 
 
 class Worker:
