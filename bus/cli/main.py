@@ -8,7 +8,7 @@ import sys
 import typer
 from pydantic import ValidationError
 
-from bus.cli import checking, data, declare, discrepancies, lineage, questions, rebuild, stack
+from bus.cli import checking, data, declare, discrepancies, lineage, questions, rebuild, stack, subscribe
 from bus.cli.output import errors
 from bus.errors import BusError
 
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 stack.install(app)
 data.install(app)
+subscribe.install(app)
 questions.install(app)
 discrepancies.install(declare.views)
 rebuild.install(declare.views)

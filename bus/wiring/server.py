@@ -55,7 +55,7 @@ from bus.web.protocol import Protocol
 from bus.wiring.alarms import watching
 from bus.wiring.anchoring import anchored, make_anchoring
 from bus.wiring.site import ISSUER_KEY, connection
-from bus.wiring.subscribing import make_streams
+from bus.wiring.changes import make_streams
 from bus.wiring.viewing import CurrentShapes
 
 AUDIT_WAIT_S: Final = 0.2

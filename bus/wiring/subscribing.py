@@ -1,86 +1,47 @@
-"""Streams: the door of serve, and a department's subscriber on the bus that runs here."""
+"""A department's subscriber on the bus that runs here."""
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
+from typing import Any, Self
 
-from bus.access.decision import Decider
-from bus.audit.log import AuditLog
-from bus.contracts.registry import Registry
-from bus.errors import BrokerUnavailable, BusError, NotFound
-from bus.infra.connection import KafkaConnection
-from bus.infra.database import open_database
-from bus.infra.kafka import Admin
-from bus.infra.stack.credentials import Secrets
-from bus.settings import Settings
-from bus.sharing.streams.store import StreamStore
-from bus.sharing.subscribing.changes import Decoder
-from bus.sharing.subscribing.cursors import Cursors
-from bus.sharing.subscribing.door import ChangesDoor, Limits
-from bus.sharing.subscribing.permissions import Permissions
-from bus.sharing.subscribing.topics import Topics
-from bus.sharing.watch import Watch
-from bus.views.catalogue import Shape
-from bus.views.store import ViewStore
-from bus.web.parts import StreamParts
+import httpx2
+
+from bus.contracts.registry_client import RegistryClient
+from bus.errors import Unavailable
+from bus.sharing.client import Answered, problem_of
+from bus.sharing.subscribing.subscriber import Subscriber as _Subscriber
+from bus.wiring.site import RenewedToken, Site
 
 
-class TopicIds:
-    """What tells a topic from one of the same name that was deleted. Calls block; connects when first asked."""
+class Subscriber(_Subscriber):
+    """Follows a view; `connect` finds the running bus."""
 
-    def __init__(self, connection: KafkaConnection) -> None:
-        self._connection = connection
-        self._admin: Admin | None = None
-        self._lock = threading.Lock()
-
-    def __call__(self, topic: str) -> str:
-        """The id. Raises `BrokerUnavailable`, also where there is no such topic (yet)."""
-        with self._lock:
-            try:
-                self._admin = self._admin or Admin(self._connection, timeout_s=5.0)
-                found = self._admin.topic_ids([topic])
-            except BusError:
-                self._admin = None
-                raise
-        if topic not in found:
-            raise BrokerUnavailable(f"There is no topic {topic} yet. Try again shortly; operators: `bus status`.")
-        return found[topic]
+    @classmethod
+    def connect(
+        cls, department: str, view: str, *, purpose: str, cursor: str | None = None, timeout_s: float = 60.0
+    ) -> Self:
+        """The subscriber of ``department``, from ``cursor`` on. Raises `SetupError` where no bus runs, `Answered` for
+        a refusal, and what `Subscriber` does."""
+        site = Site.find()
+        token = RenewedToken(lambda: site.token(department))
+        registry = RegistryClient(f"{site.web}/registry", token)
+        terms = _terms(site.web, token, view, purpose)
+        return cls(terms, site.connection(department), registry.schema, cursor=cursor, timeout_s=timeout_s)
 
 
-def make_streams(
-    settings: Settings,
-    kafka: KafkaConnection,
-    *,
-    decider: Decider,
-    audit: AuditLog,
-    registry: Registry,
-    views: ViewStore,
-    shapes: Callable[[], Awaitable[Mapping[str, Shape]]],
-) -> StreamParts:
-    """What serve needs for streams. ``kafka``: a principal that may read every share topic."""
-    ids = TopicIds(kafka)
+def _terms(web: str, token: Callable[[], str], view: str, purpose: str) -> Callable[[], Mapping[str, Any]]:
+    """Asks the bus for the terms of the stream."""
 
-    def schema_id(subject: str) -> int | None:
+    def ask() -> Mapping[str, Any]:
+        headers = {"Authorization": f"Bearer {token()}", "Purpose": purpose}
         try:
-            return registry.version(subject, "latest")[0]
-        except NotFound:
-            return None
+            response = httpx2.get(f"{web}/v1/views/{view}/subscription", headers=headers, timeout=30.0)
+        except httpx2.TransportError as error:
+            raise Unavailable(f"The bus does not answer at {web}. `bus up` starts it.") from error
+        if response.status_code >= 400:
+            raise Answered(problem_of(response))
+        terms: Mapping[str, Any] = response.json()
+        return terms
 
-    store = StreamStore(open_database(settings.database, "streams"))
-    door = ChangesDoor(
-        permissions=Permissions(decider, store, shapes, time.monotonic),
-        topics=Topics(kafka, Decoder(registry.schema), ids),
-        cursors=Cursors(Secrets(settings.home).token("cursors").encode()),
-        audit=audit,
-        watch=Watch(views, time.monotonic),
-        shapes=shapes,
-        limits=Limits(department=settings.streams_per_department, all=settings.streams_open),
-    )
-    broker = {
-        "bootstrap_servers": kafka.bootstrap,
-        "security_protocol": kafka.security_protocol,
-        "sasl_mechanism": "SCRAM-SHA-512",
-    }
-    return StreamParts(door, broker, ids, schema_id)
+    return ask

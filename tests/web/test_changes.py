@@ -33,7 +33,7 @@ from bus.sharing.subscribing.permissions import Permissions
 from bus.sharing.subscribing.topics import Topics
 from bus.sharing.watch import Watch
 from bus.web.parts import Parts, StreamParts
-from bus.wiring.subscribing import TopicIds
+from bus.wiring.changes import TopicIds
 from tests.conftest import eventually, unique
 
 PURPOSE = "employment_support"
