@@ -75,6 +75,11 @@ class Places:
         self._in_all, self._each = in_all, each
         self._taken: Counter[Hashable] = Counter()
 
+    @property
+    def taken(self) -> int:
+        """How many places are taken."""
+        return self._taken.total()
+
     def take(self, who: Hashable, name: str) -> Callable[[], None]:
         """Takes a place; what is returned gives it back. Raises `TooManyExports`."""
         if self._taken[who] >= self._each:

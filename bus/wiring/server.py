@@ -51,7 +51,7 @@ from bus.views.store import ViewStore
 from bus.web import admin, registry, status
 from bus.web.app import create_app
 from bus.web.parts import Parts
-from bus.web.protocol import Protocol
+from bus.web.serving import Patient
 from bus.wiring.alarms import watching
 from bus.wiring.anchoring import anchored, make_anchoring
 from bus.wiring.site import ISSUER_KEY, connection
@@ -70,7 +70,7 @@ def serve(settings: Settings) -> None:
         app,
         host=settings.web_host,
         port=settings.web_port,
-        http=Protocol,
+        http=Patient,
         access_log=False,
         log_config=None,
         server_header=False,

@@ -51,7 +51,7 @@ from bus.views.store import POSITION, VIEW, ViewStore
 from bus.views.tables import is_one_level, row_table
 from bus.web.app import create_app
 from bus.web.parts import Parts
-from bus.web.protocol import Protocol
+from bus.web.serving import Patient
 
 ROOT = Path(__file__).parents[2]
 SCHEMAS = ROOT / "schemas"
@@ -410,7 +410,7 @@ def running(parts: Parts) -> Iterator[str]:
         listening.bind(("127.0.0.1", 0))
         port = listening.getsockname()[1]
         app = create_app(parts)
-        config = uvicorn.Config(app, http=Protocol, log_config=None, access_log=False, timeout_graceful_shutdown=2)
+        config = uvicorn.Config(app, http=Patient, log_config=None, access_log=False, timeout_graceful_shutdown=2)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()

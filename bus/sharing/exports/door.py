@@ -115,6 +115,11 @@ class ExportDoor:
         self._places = Places(in_all=reader.connections, each=each)
         self._pool = ThreadPoolExecutor(reader.connections, thread_name_prefix="export")
 
+    @property
+    def under_way(self) -> int:
+        """How many exports hold a place."""
+        return self._places.taken
+
     async def begin(self, asked: Asked, read: Callable[[], Query], chosen: Format) -> Export:
         """An export whose opening is recorded and whose first byte may be sent.
 

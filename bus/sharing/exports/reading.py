@@ -38,11 +38,6 @@ class ExportReader:
         register_functions(self._engine)
         self.connections, self._batch, self._clock = connections, batch, clock
 
-    @property
-    def under_way(self) -> int:
-        """How many connections are in use."""
-        return int(getattr(self._engine.pool, "checkedout", lambda: 0)())
-
     def read(self, asked: Statements, *, seconds: float) -> Iterator[int | Rows]:
         """How many rows there are, then the rows in batches; all of one state of the database.
 
