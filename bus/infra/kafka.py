@@ -120,7 +120,7 @@ class Admin:
         }
 
     def acls(self) -> set[Acl]:
-        """Every ACL that allows something from any host (the bus makes no others)."""
+        """Every ACL, those included that somebody else made."""
         with _translated():
             found, _ = self._client.describe_acls(EVERYTHING)
         return {from_kafka(item) for item in found}
