@@ -39,17 +39,27 @@ def policy_files(policies: Path) -> dict[str, bytes]:
 
 
 def content_hash(policies: Path) -> str:
-    """One hash for the rules: what `GrantStore.rules_revision` numbers."""
+    """One hash for the rules below the folder."""
+    return hash_of(policy_files(policies))
+
+
+def hash_of(files: Mapping[str, bytes]) -> str:
+    """One hash for rule files by path: what revisions are told apart by."""
     digest = hashlib.sha256()
-    for name, content in policy_files(policies).items():
+    for name, content in sorted(files.items()):
         digest.update(f"{name}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()
 
 
 def build_bundle(policies: Path, revision: int, private_pem: bytes, key_id: str = "bus") -> bytes:
     """A gzipped tar of the rules under ``policies`` with manifest and signature."""
+    return sign_bundle(policy_files(policies), revision, private_pem, key_id)
+
+
+def sign_bundle(rules: Mapping[str, bytes], revision: int, private_pem: bytes, key_id: str = "bus") -> bytes:
+    """A gzipped tar of rule files, by path, with manifest and signature."""
     manifest = json.dumps({"revision": str(revision), "roots": list(ROOTS), "rego_version": 1}, sort_keys=True)
-    files = {**policy_files(policies), MANIFEST: manifest.encode()}
+    files = {**rules, MANIFEST: manifest.encode()}
     signatures = {"signatures": [_signature(files, private_pem, key_id)]}
     return pack({**files, SIGNATURES: json.dumps(signatures).encode()})
 

@@ -132,7 +132,7 @@ class GrantStore:
         for grant in grant_set.grants:
             refuse_inexact(grant.rows)
         with translated_errors(), write(self.engine) as connection:
-            _one_at_a_time(connection)
+            one_at_a_time(connection)
             own = sa.select(GRANTS).where(GRANTS.c.set_name == grant_set.name)
             before = {row.id: row for row in connection.execute(own)}
             self._refuse_conflicts(connection, grant_set)
@@ -155,7 +155,7 @@ class GrantStore:
     def _record(
         self, connection: Connection, before: Mapping[str, Any], grant_set: GrantSet, change: Change, os_user: str
     ) -> None:
-        revision = self._raise_revision(connection, "grants")
+        revision = raise_revision(connection, "grants", self._clock())
         by_id = {grant.id: grant for grant in grant_set.grants}
         for grant_id in change.revoked:
             _delete(connection, before[grant_id], revision, self._clock(), by=os_user, reason="gone from its set")
@@ -169,11 +169,11 @@ class GrantStore:
     def revoke(self, grant_id: str, officer: str, reason: str) -> None:
         """Takes one grant back, effective with the return. Raises `NotFound`."""
         with translated_errors(), write(self.engine) as connection:
-            _one_at_a_time(connection)
+            one_at_a_time(connection)
             row = connection.execute(sa.select(GRANTS).where(GRANTS.c.id == grant_id)).first()
             if row is None:
                 raise NotFound(what=f"grant '{grant_id}'")
-            revision = self._raise_revision(connection, "grants")
+            revision = raise_revision(connection, "grants", self._clock())
             _delete(connection, row, revision, self._clock(), by=officer, reason=reason)
 
     def active(self, consumer: str, view: str, at: dt.datetime) -> tuple[Grant, ...]:
@@ -238,26 +238,20 @@ class GrantStore:
         rules, grants = rows.get("rules"), rows.get("grants")
         return Revisions(rules.revision if rules else 0, grants.revision if grants else 0, rules.at if rules else 0.0)
 
-    def rules_revision(self, content: str) -> int:
-        """The revision of the rules with this content hash; rules other than the last get the next number."""
-        with translated_errors(), write(self.engine) as connection:
-            _one_at_a_time(connection)
-            query = sa.select(REVISIONS.c.revision).where(REVISIONS.c.name == "rules", REVISIONS.c.content == content)
-            known = connection.execute(query).scalar()
-            return int(known) if known is not None else self._raise_revision(connection, "rules", content)
 
-    def _raise_revision(self, connection: Connection, name: str, content: str = "") -> int:
-        query = sa.select(REVISIONS.c.revision).where(REVISIONS.c.name == name)
-        revision = int(connection.execute(query).scalar() or 0) + 1
-        values = {"revision": revision, "content": content, "at": self._clock().timestamp()}
-        if revision == 1:
-            connection.execute(REVISIONS.insert().values(name=name, **values))
-        else:
-            connection.execute(REVISIONS.update().where(REVISIONS.c.name == name).values(values))
-        return revision
+def raise_revision(connection: Connection, name: str, at: dt.datetime, content: str = "") -> int:
+    """The next revision of ``name`` (grants, rules), in force with the transaction's commit."""
+    query = sa.select(REVISIONS.c.revision).where(REVISIONS.c.name == name)
+    revision = int(connection.execute(query).scalar() or 0) + 1
+    values = {"revision": revision, "content": content, "at": at.timestamp()}
+    if revision == 1:
+        connection.execute(REVISIONS.insert().values(name=name, **values))
+    else:
+        connection.execute(REVISIONS.update().where(REVISIONS.c.name == name).values(values))
+    return revision
 
 
-def _one_at_a_time(connection: Connection) -> None:
+def one_at_a_time(connection: Connection) -> None:
     """SQLite's write lock is taken by `write`; PostgreSQL would let two changes miss each other's grants."""
     if connection.dialect.name == "postgresql":
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(7205762)"))

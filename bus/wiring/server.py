@@ -11,7 +11,6 @@ from typing import Any, Final
 import uvicorn
 
 from bus.access.broker import CONTROL_TOPIC, Broker
-from bus.access.bundle import build_bundle, content_hash, etag
 from bus.access.decision import Decider
 from bus.access.engine import PolicyEngine
 from bus.access.identity import Issuer, Verifier
@@ -54,6 +53,7 @@ from bus.web.parts import Parts
 from bus.web.serving import Patient
 from bus.wiring.alarms import watching
 from bus.wiring.anchoring import anchored, make_anchoring
+from bus.wiring.rules import signed_rules
 from bus.wiring.site import ISSUER_KEY, connection
 from bus.wiring.changes import make_streams
 from bus.wiring.viewing import CurrentShapes
@@ -155,7 +155,7 @@ def make_parts(settings: Settings) -> Parts:
         minimal=MinimalDoor(door, reader=reader, audit=audit, budget=budget),
         verifier=Verifier(secrets.public_key(ISSUER_KEY).read_bytes()),
         issuer=Issuer(secrets.ensure_key(ISSUER_KEY).read_bytes()) if settings.demo else None,
-        bundle=_rules(settings, grants),
+        bundle=signed_rules(settings, governance, audit.append_sync),
         bundle_token=settings.bundle_token.get_secret_value() if settings.bundle_token else secrets.token(BUNDLE_TOKEN),
         quarantined=lambda: refusals.count() + views.quarantined(),
         governance=Governance(
@@ -197,22 +197,6 @@ def _disclosures(audit: AuditLog, views: Sequence[str]) -> list[Mapping[str, Any
     """The newest disclosures of these views."""
     bodies = (entry.body for entry in audit.recent(10_000))
     return [body for body in bodies if body.get("view") in views and body.get("kind") == "disclosure"]
-
-
-def _rules(settings: Settings, grants: GrantStore) -> Callable[[], tuple[bytes, str]]:
-    """The signed rules as they are in the policies' folder, signed again when a file changed."""
-    private = Secrets(settings.home).ensure_key(BUNDLE_KEY).read_bytes()
-    signed: dict[str, tuple[bytes, str]] = {}
-
-    def bundle() -> tuple[bytes, str]:
-        content = content_hash(settings.policies)
-        if content not in signed:
-            signed.clear()
-            built = build_bundle(settings.policies, grants.rules_revision(content), private)
-            signed[content] = (built, etag(built))
-        return signed[content]
-
-    return bundle
 
 
 def _announcer(bus_connection: KafkaConnection, forget: Callable[[], None]) -> Callable[[str], None]:

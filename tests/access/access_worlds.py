@@ -10,12 +10,13 @@ from typing import Any
 from bus.access.decision import Decider
 from bus.access.engine import Limits, PolicyEngine
 from bus.access.opa import OpaClient
-from bus.access.store import GrantStore
+from bus.access.store import GrantStore, raise_revision
 from bus.core.columns import Column
 from bus.core.contracts import Kind
 from bus.core.grants import GrantSet, parse_grant_set
 from bus.core.views import View
 from bus.errors import UnknownDepartment
+from bus.infra.database import write
 
 NOW = dt.datetime(2026, 5, 1, 12, tzinfo=dt.UTC)
 KINDS = {
@@ -82,6 +83,12 @@ def grant(**changes: Any) -> dict[str, Any]:
 
 def grant_set(*grants: dict[str, Any], name: str = "tax") -> GrantSet:
     return parse_grant_set({"set": name, "author": "li.na", "approver": "wang.wei", "grants": list(grants)})
+
+
+def publish_rules(store: GrantStore, content: str, at: dt.datetime = NOW) -> int:
+    """Raises the rules' revision as if such rules had been published."""
+    with write(store.engine) as connection:
+        return raise_revision(connection, "rules", at, content)
 
 
 def decider(url: str, store: GrantStore, *, now: dt.datetime = NOW, limits: Limits | None = None) -> Decider:

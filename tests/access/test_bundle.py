@@ -9,12 +9,10 @@ import tarfile
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric import ec
 from opa_process import POLICIES, pem_pair, running_opa, wait_until
 
-from bus.access.bundle import SIGNATURES, build_bundle, content_hash, etag, pack, policy_files
-from bus.access.store import GrantStore
+from bus.access.bundle import SIGNATURES, build_bundle, etag, pack, policy_files
 from bus.errors import SetupError
 
 Keys = tuple[bytes, bytes]
@@ -84,15 +82,6 @@ def test_the_same_rules_make_the_same_files(bundle_keys: Keys) -> None:
     assert set(first) == {".manifest", SIGNATURES, *(name for name in rules if not name.endswith("_test.rego"))}
     assert {**first, SIGNATURES: b""} == {**second, SIGNATURES: b""}
     assert etag(b"a") != etag(b"b")
-
-
-def test_rules_are_numbered_by_their_content(tmp_path: Path, governance: sa.Engine) -> None:
-    """The same content keeps its revision, another gets the next, and going back is a new one too."""
-    store, other = GrantStore(governance), tmp_path / "policies"
-    (other / "bus").mkdir(parents=True)
-    (other / "bus" / "a.rego").write_text("package bus.a\n")
-    first, second = content_hash(POLICIES), content_hash(other)
-    assert [store.rules_revision(content) for content in (first, first, second, first)] == [1, 1, 2, 3]
 
 
 def test_a_folder_without_rules_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from access_worlds import KINDS, NOW, decider, grant, grant_set, shape
+from access_worlds import KINDS, NOW, decider, grant, grant_set, publish_rules, shape
 from opa_process import Opa
 
 from bus.access.answers import EVERY_ROW, NO_ROW, And, Comparison, Filter, Or
@@ -302,8 +302,8 @@ def test_rules_older_than_what_was_published_are_stale_after_their_age(shared_op
         published = dt.datetime.fromtimestamp(time.time() - age, dt.UTC)
         store = GrantStore(governance, clock=lambda at=published: at)
         store.apply(grant_set(grant()), os_user="root")
-        store.rules_revision(f"one {age}")
-        store.rules_revision(f"two {age}")
+        publish_rules(store, f"one {age}", published)
+        publish_rules(store, f"two {age}", published)
         decision = decide(shared_opa, store)
         assert type(decision) is expected
     assert isinstance(decision, Deny)

@@ -26,7 +26,7 @@ from bus.access.decision import Decider
 from bus.access.engine import Limits, PolicyEngine
 from bus.access.identity import Issuer, Verifier
 from bus.access.opa import OpaClient
-from bus.access.store import GrantStore
+from bus.access.store import GrantStore, raise_revision
 from bus.audit.anchoring import Anchoring
 from bus.audit.log import AuditLog
 from bus.contracts.directory import Directory, parse_department, parse_purpose
@@ -35,7 +35,7 @@ from bus.contracts.registry import Registry
 from bus.core.contracts import Kind
 from bus.core.grants import parse_grant_set
 from bus.infra.connection import KafkaConnection
-from bus.infra.database import create_tables, open_database
+from bus.infra.database import create_tables, open_database, write
 from bus.infra.records import RecordReader
 from bus.sharing.budget.spending import Budget
 from bus.sharing.budget.store import BudgetStore
@@ -339,7 +339,8 @@ def served(
     views = open_database(database_url, "views", durable=False)
     store = ViewStore(views)
     registry, directory, declarations, grants = _declared(governance, more)
-    revision = grants.rules_revision("rules")
+    with write(governance) as connection:
+        revision = raise_revision(connection, "rules", dt.datetime.now(dt.UTC))
     current = shapes(declarations, registry.contracts())
     for shape in current.values():
         _fill(
