@@ -37,6 +37,17 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
+class Inside:
+    """A related view that an answer shows beside each row: under which name, decision and columns, and how far behind
+    its sources it is."""
+
+    name: str
+    decision: Allow
+    shown: tuple[Shown, ...]
+    freshness: str
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What the door hands out: rows in the order of ``shown``, and under which decision.
 
@@ -45,6 +56,7 @@ class Answer:
     why the rows are not those of a view that is caught up. ``next_cursor``: where the next page begins, if there is
     one; ``paged``: this one began at a cursor. ``tag``: its entity tag; ``unchanged``: the asker has it already.
     ``withheld``: how many rows or figures were withheld in part because they are of few; None: none could be.
+    ``inside``: the related views that it shows.
     """
 
     view: str
@@ -62,6 +74,7 @@ class Answer:
     tag: str = ""
     unchanged: bool = False
     withheld: int | None = None
+    inside: tuple[Inside, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -70,7 +83,9 @@ class Answer:
     @property
     def masked(self) -> tuple[str, ...]:
         """The masked columns of this answer, sorted."""
-        return tuple(sorted(shown.name for shown in self.shown if shown.mask is not None))
+        own = [shown.name for shown in self.shown if shown.mask is not None]
+        inside = [f"{item.name}.{one.name}" for item in self.inside for one in item.shown if one.mask is not None]
+        return tuple(sorted([*own, *inside]))
 
     @property
     def personal(self) -> bool:
@@ -92,16 +107,32 @@ class Answer:
 def explanation(answer: Answer) -> dict[str, Any]:
     """The decision as a document: what the asker may see and under which grants, no rows and no policy text."""
     allow = answer.decision
+    inside = {item.name: _decided(item.decision) for item in answer.inside}
     return {
         "allow": True,
         "view": answer.view,
         "purpose": allow.purpose,
         "channel": allow.channel,
+        **_figures(allow),
         **as_texts(answer.moment),
-        "grants": list(allow.grant_ids),
         "decision": allow.decision_id,
         "policy_revision": allow.policy_revision,
+        **_decided(allow),
+        **({"embedded": inside} if inside else {}),
+    }
+
+
+def _decided(allow: Allow) -> dict[str, Any]:
+    """What one grant shows."""
+    return {
+        "grants": list(allow.grant_ids),
         "columns": list(allow.columns),
         "masks": {name: mask.as_fact() for name, mask in sorted(allow.masks.items())},
         "limits": {"per_minute": allow.limits.per_minute, "rows": allow.limits.rows},
     }
+
+
+def _figures(allow: Allow) -> dict[str, Any]:
+    """Below how many rows a figure is withheld, and how many questions there are in a day."""
+    told = {"least_group": allow.least_group, "per_day": allow.limits.per_day}
+    return {name: value for name, value in told.items() if value is not None and allow.channel == "aggregate"}

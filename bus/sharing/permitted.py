@@ -76,6 +76,15 @@ def permit(query: Query, shape: Shape, allow: Allow, contact: Contact) -> Permit
     return _Check(shape, allow, contact).permitted(query)
 
 
+def joinable(shape: Shape, allow: Allow, fields: Iterable[str], contact: Contact) -> tuple[Column, ...]:
+    """The columns, if rows may be joined by them: granted and not masked.
+
+    Raises `FieldNotGranted` and `FieldNotFilterable` (403).
+    """
+    check = _Check(shape, allow, contact)
+    return tuple(check.open(field) for field in fields)
+
+
 class _Check:
     def __init__(self, shape: Shape, allow: Allow, contact: Contact) -> None:
         self._view = shape.view
@@ -119,13 +128,13 @@ class _Check:
         )
 
     def _grouped(self, field: str) -> Column:
-        column = self._open(field)
+        column = self.open(field)
         if column.kind in (Kind.NESTED, Kind.BYTES):
             raise BadFilter(why=f"'{field}' cannot be grouped by.", field=field)
         return column
 
     def _measured(self, item: Figure, *, exact: bool) -> Measured:
-        column = self._open(item.field) if item.field else None
+        column = self.open(item.field) if item.field else None
         return measured(item.function, column, item.name, key=self._view.key, exact=exact)
 
     def _refuse_unknown(self, fields: Iterable[str]) -> None:
@@ -139,7 +148,7 @@ class _Check:
             raise FieldNotGranted(field=field, view=self._view.name, **self._contact())
         return self._columns[field]
 
-    def _open(self, field: str) -> Column:
+    def open(self, field: str) -> Column:
         """The column, if rows may be chosen or ordered by it."""
         column = self._granted(field)
         if field in self._allow.masks:
@@ -149,7 +158,7 @@ class _Check:
     def _typed(self, item: Filter) -> Filter:
         if isinstance(item, Group):
             return replace(item, items=tuple(self._typed(inner) for inner in item.items))
-        column = self._open(item.field)
+        column = self.open(item.field)
         if item.op in searching.OPERATORS:
             self._refuse_unsearchable(item)
         return replace(item, values=self._values(item, column))
@@ -176,7 +185,7 @@ class _Check:
     def _order(self, orders: tuple[Order, ...]) -> tuple[Order, ...]:
         """The order asked for, then the key, so that pages neither overlap nor leave rows out."""
         for order in orders:
-            if self._open(order.field).kind in (Kind.NESTED, Kind.BYTES):
+            if self.open(order.field).kind in (Kind.NESTED, Kind.BYTES):
                 raise BadFilter(why=f"'{order.field}' cannot be ordered by.", field=order.field)
         named: Collection[str] = {order.field for order in orders}
         # A key column that is hidden or masked must not order either: its order would tell its values.

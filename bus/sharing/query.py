@@ -20,14 +20,18 @@ from bus.access.identity import Subject
 from bus.audit.log import AuditLog
 from bus.core.masks import consumer_key
 from bus.errors import BusError, Missing, RangeBeyondEnd, Refused, UnknownView
-from bus.sharing.admission import REFUSALS_A_MINUTE, Admission
+from bus.sharing.admission import PUBLIC_A_MINUTE, REFUSALS_A_MINUTE, Admission
 from bus.sharing.aggregates.store import grouped
 from bus.sharing.aggregates.withholding import finished
 from bus.sharing.answers import Answer, Asked, explanation
 from bus.sharing.budget.spending import Budget
 from bus.sharing.cursors.pages import Pages, Paging
 from bus.sharing.cursors.store import turned
+from bus.sharing.embedding.answering import Embedder, widened
 from bus.sharing.filters import shape_of
+from bus.sharing.open_data.small import PURPOSE as OPEN_DATA
+from bus.sharing.open_data.small import Guards, guards_of, withheld
+from bus.sharing.open_data.store import guarded_table
 from bus.sharing.past import as_texts, refuse_without_history, table_at
 from bus.sharing.permitted import Permitted, permit
 from bus.sharing.question import Query, parse_query
@@ -68,7 +72,8 @@ class QueryDoor:
         self._mask_secret, self._budget = mask_secret, budget
         self._admission, self._pages = Admission(clock), Pages(mask_secret)
         self._bases: OrderedDict[tuple[Any, ...], Base] = OrderedDict()
-        self._tables: dict[str, tuple[Shape, sa.Table]] = {}
+        self._tables: dict[tuple[str, Guards], tuple[Shape, sa.FromClause]] = {}
+        self._embedder = Embedder(self, decider=decider, reader=reader, audit=audit, budget=budget)
 
     async def answer(
         self,
@@ -94,6 +99,8 @@ class QueryDoor:
         self, asked: Asked, read: Callable[[], Query], then: Callable[[Asked, Shape, Query, Allow], Awaitable[Answered]]
     ) -> Answered:
         """What ``then`` makes of a question that may be asked; a refusal, its own included, is recorded and raised."""
+        if asked.address:
+            self._admission.count(asked.who, PUBLIC_A_MINUTE)
         with self._admission.under_way(asked.subject.department, asked.address):
             shape = (await self.current_shapes()).get(asked.view)
             if shape is None:
@@ -109,7 +116,8 @@ class QueryDoor:
                 return await then(asked, shape, query, decision)
             except BusError as error:
                 if isinstance(error, Refused):
-                    await self._refuse(Deny(error, decision.policy_revision), asked, channel)
+                    of = replace(asked, view=str(error.members.get("view", asked.view)))  # perhaps an embedded one
+                    await self._refuse(Deny(error, decision.policy_revision), of, channel)
                 error.members.setdefault("policy_revision", decision.policy_revision)
                 raise
 
@@ -152,10 +160,12 @@ class QueryDoor:
 
     async def _allowed(self, asked: Asked, shape: Shape, query: Query, allow: Allow) -> Answer:
         permitted, standing = await self.admit(asked, shape, query, allow)
+        parts = await self._embedder.admit(asked, shape, query, allow)
         paging = self._pages.paging(shape, query, permitted, allow)
         answer = Answer(
-            shape.view.name, permitted.answered, (), permitted.offset, None, standing.header, allow, query.explain,
-            query.moment, standing.stale,
+            shape.view.name, (*permitted.answered, *(part.shown for part in parts)), (), permitted.offset, None,
+            standing.header, allow, query.explain, query.moment, standing.stale,
+            inside=tuple(part.inside for part in parts),
         )  # fmt: skip
         near = 0
         if not query.explain:
@@ -163,7 +173,11 @@ class QueryDoor:
             tag = self._pages.tag(paging, query, permitted, standing, asked.variant)
             known = tag != "" and tag in asked.known
             answer = replace(answer, tag=tag, unchanged=known)
-            answer = answer if known else await self._rows(shape, permitted, paging, answer)
+            wide = widened(permitted, (column for part in parts for column in part.by)) if parts else permitted
+            answer = answer if known else await self._rows(shape, wide, paging, answer)
+            answer = await self._embedder.fill(answer, parts, asked) if parts else answer
+        if guards := self._guards(shape, allow):
+            answer = replace(answer, withheld=(answer.withheld or 0) + withheld(answer.shown, answer.rows, guards))
         more = figures_recorded(permitted, answer.withheld, near)
         await self._audit.append(disclosure(
             asked.subject, allow, permitted, rows=len(answer.rows), explained=query.explain, unchanged=answer.unchanged,
@@ -215,18 +229,23 @@ class QueryDoor:
         if permitted.offset > (total or 0):
             raise RangeBeyondEnd(offset=permitted.offset)
 
-    def _table(self, shape: Shape) -> sa.Table:
-        kept = self._tables.get(shape.view.name)
+    def _guards(self, shape: Shape, allow: Allow) -> Guards:
+        """What is withheld from everybody."""
+        return guards_of(shape, self._shapes) if allow.purpose == OPEN_DATA else ()
+
+    def _table(self, shape: Shape, guards: Guards) -> sa.FromClause:
+        kept = self._tables.get((shape.view.name, guards))
         if kept is None or kept[0] is not shape:
-            kept = (shape, row_table(shape))
-            self._tables[shape.view.name] = kept
+            table = row_table(shape)
+            kept = (shape, guarded_table(table, guards) if guards else table)
+            self._tables[shape.view.name, guards] = kept
         return kept[1]
 
     def _base(self, shape: Shape, permitted: Permitted, allow: Allow) -> Base:
         """What the decision allows, as SQL; kept by everything that goes into it, unless it is of a moment."""
         if permitted.moment:
             return base(table_at(shape, permitted), permitted.shown, allow, self._rendering(allow))
-        table = self._table(shape)
+        table = self._table(shape, self._guards(shape, allow))
         columns = tuple(
             (item.column.name, item.name, item.mask and (item.mask.kind, repr(item.mask.argument)))
             for item in permitted.shown

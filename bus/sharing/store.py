@@ -77,7 +77,7 @@ def base(table: sa.FromClause, columns: Sequence[Shown], allow: Allow, rendering
 def statements(allowed: Base, permitted: Permitted) -> Statements:
     """The statements that answer a question within what is allowed."""
     asked = [asked_of(allowed.table, item) for item in permitted.filters]
-    page = allowed.page.where(*asked).order_by(*(_order(allowed.table, order) for order in permitted.order))
+    page = allowed.page.where(*asked).order_by(*(ordering(allowed.table, order) for order in permitted.order))
     return Statements(
         page=page.limit(permitted.limit).offset(permitted.offset or None),
         total=allowed.total.where(*asked) if asked else allowed.total,
@@ -113,7 +113,8 @@ def _comparison(column: sa.ColumnElement[Any], op: str, values: tuple[Any, ...])
     return _COMPARE[op](column, values[0])
 
 
-def _order(table: sa.FromClause, order: Order) -> sa.UnaryExpression[Any]:
+def ordering(table: sa.FromClause, order: Order) -> sa.UnaryExpression[Any]:
+    """An order as SQL on the rows of ``table``."""
     column = table.c[order.field]
     ordered = column.desc() if order.descending else column.asc()
     if not getattr(column, "nullable", True):

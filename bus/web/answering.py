@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from bus.access.identity import Subject
 from bus.errors import BusError
 from bus.sharing.answers import Answer, Asked, explanation
+from bus.sharing.embedding.answering import nested_as_json
 from bus.sharing.exports.door import Export
 from bus.sharing.exports.files import SUFFIXES
 from bus.sharing.formats import Format, body, media_type, negotiate
@@ -44,7 +45,7 @@ async def answered(
     if (exported or chosen is Format.PARQUET) and not explained:
         export = await parts_of(request).exports.begin(asked, lambda: question(request), chosen)
         return Streamed(export, {**headers_of(export.answer), "Export-Rows": str(export.total)})
-    answer = await parts_of(request).door.ask(asked, lambda: question(request))
+    answer = await parts_of(request).door.ask(asked, lambda: nested_as_json(question(request), chosen))
     headers = headers_of(answer) | _pages(request, answer)
     if answer.explained:
         return Response(orjson.dumps(explanation(answer)), media_type=Format.JSON, headers=headers)

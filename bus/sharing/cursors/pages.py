@@ -85,5 +85,5 @@ def binding(shape: Shape, permitted: Permitted, allow: Allow) -> bytes:
     )
     shown = [(item.column.name, item.name) for item in permitted.shown]
     return hashlib.sha256(
-        repr((decision, shown, permitted.filters, permitted.order, permitted.moment)).encode()
+        repr((decision, shown, permitted.filters, permitted.order, permitted.moment, permitted.figures)).encode()
     ).digest()
