@@ -30,6 +30,7 @@ class Settings(BaseSettings):
     kafka_username: str = Field("bus", description="the principal of the bus itself")
     kafka_password: SecretStr | None = None
     kafka_cafile: Path | None = None
+    kafka_trusted: str = Field("", description="principals of others, comma-separated, whose ACLs are left alone")
     kafka_replication: int = Field(1, ge=1, description="replication factor of new topics (3 in production)")
 
     opa: str | None = Field(None, description="URL of an existing OPA; unset: a local one")

@@ -43,7 +43,8 @@ def create_app(parts: Parts, routers: Sequence[APIRouter] = ()) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.parts = parts
-    app.state.figures = Figures(parts.views, parts.quarantined, parts.shapes, parts.promises)
+    broker = parts.shares.found if parts.shares is not None else None
+    app.state.figures = Figures(parts.views, parts.quarantined, parts.shapes, parts.promises, broker=broker)
     problems.install(app)
     doors = (views.router, changes.router, lineage.router, questions.router, discrepancies.router, freshness.router, grants.api)
     portal_pages = (portal.router, pages.router, origins.router, grants.router)

@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from bus.governance.promises.store import Promise
+from bus.governance.shares.reconciling import BrokerState
 from bus.views.catalogue import Shape
 from bus.views.freshness import by_source
 from bus.views.store import ViewState, ViewStore
@@ -57,6 +58,22 @@ class _Views(Collector):
         return lag, behind, age
 
 
+class _Broker(Collector):
+    """Whether the broker's ACLs and topics are as grants want them, and what somebody else did to them."""
+
+    def __init__(self, state: Callable[[], BrokerState]) -> None:
+        self._state = state
+
+    def collect(self) -> Iterable[Metric]:
+        state = self._state()
+        yield GaugeMetricFamily("bus_broker_in_order", "1 if the last look left all in order", value=state.in_order)
+        yield GaugeMetricFamily("bus_broker_streams", "Streams that grants ask for", value=state.shares)
+        drift = CounterMetricFamily("bus_broker_drift", "ACLs changed by others and put right", labels=["change"])
+        drift.add_metric(["added"], state.added)
+        drift.add_metric(["removed"], state.removed)
+        yield drift
+
+
 def _rebuilding(states: Mapping[str, ViewState]) -> Metric:
     """Of each view that is being built anew beside itself the share of events that is applied."""
     family = GaugeMetricFamily("bus_view_rebuild_ratio", "Share of events applied by a rebuild", labels=["view"])
@@ -77,7 +94,15 @@ def _family(name: str, text: str, states: Mapping[str, ViewState], value: Callab
 class Figures:
     """Counts answers by route, method and status; routes are templates, so their number is bounded."""
 
-    def __init__(self, views: ViewStore, quarantined: Callable[[], int], shapes: Shapes, promises: Promises) -> None:
+    def __init__(
+        self,
+        views: ViewStore,
+        quarantined: Callable[[], int],
+        shapes: Shapes,
+        promises: Promises,
+        *,
+        broker: Callable[[], BrokerState] | None = None,
+    ) -> None:
         self._registry = CollectorRegistry()
         labels = ("route", "method", "status")
         self._answers = Counter("bus_http_requests", "Requests answered", labels, registry=self._registry)
@@ -85,6 +110,8 @@ class Figures:
             "bus_http_request_seconds", "Time to answer", ("route",), registry=self._registry, buckets=_BUCKETS
         )
         self._registry.register(_Views(views, quarantined, shapes, promises))
+        if broker is not None:
+            self._registry.register(_Broker(broker))
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         """Counts one answer."""

@@ -17,6 +17,7 @@ from bus.contracts.registry import Registry
 from bus.governance.office import Governance
 from bus.governance.promises.store import Promise
 from bus.governance.report import DepartmentReport
+from bus.governance.shares.reconciling import Shares
 from bus.sharing.exports.door import ExportDoor
 from bus.sharing.lineage import LineageDoor
 from bus.sharing.minimal.answering import MinimalDoor
@@ -75,6 +76,7 @@ class Parts:
     promises: Callable[[], Mapping[str, Promise]] = dict
     issuer: Issuer | None = None
     streams: StreamParts | None = None
+    shares: Shares | None = None
     demo: bool = False
     hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
     version: str = "0.1.0"

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import uvicorn
 
-from bus.access.broker import CONTROL_TOPIC, Broker
+from bus.access.broker import CONTROL_TOPIC
 from bus.access.decision import Decider
 from bus.access.engine import PolicyEngine
 from bus.access.identity import Issuer, Verifier
@@ -29,7 +29,6 @@ from bus.governance.report import DepartmentReport
 from bus.infra import logs
 from bus.infra.connection import KafkaConnection
 from bus.infra.database import open_database
-from bus.infra.kafka import Admin
 from bus.infra.records import RecordReader
 from bus.infra.stack.credentials import Secrets
 from bus.infra.stack.opa import BUNDLE_KEY, BUNDLE_TOKEN, OPA_TOKEN
@@ -53,6 +52,7 @@ from bus.web.parts import Parts
 from bus.web.serving import Patient
 from bus.wiring.alarms import watching
 from bus.wiring.anchoring import anchored, make_anchoring
+from bus.wiring.broker import followed, make_broker, make_shares, reconciling
 from bus.wiring.rules import signed_rules
 from bus.wiring.site import ISSUER_KEY, connection
 from bus.wiring.changes import make_streams
@@ -79,7 +79,7 @@ def serve(settings: Settings) -> None:
     )
     promises = PromiseStore(open_database(settings.database, "governance"))
     bus_connection = connection(settings, str(settings.kafka), settings.kafka_username)
-    with watching(promises, parts.registry, bus_connection), anchored(parts.anchoring):
+    with watching(promises, parts.registry, bus_connection), anchored(parts.anchoring), reconciling(parts.shares):
         asyncio.run(uvicorn.Server(config).serve())
 
 
@@ -102,7 +102,7 @@ def make_parts(settings: Settings) -> Parts:
     opa_token = settings.opa_token.get_secret_value() if settings.opa_token else secrets.token(OPA_TOKEN)
     decider = Decider(PolicyEngine(OpaClient(settings.opa, opa_token)), grants, directory)
     bus_connection = connection(settings, settings.kafka, settings.kafka_username)
-    broker = Broker(lambda: Admin(bus_connection), secrets.kafka_password, replication=settings.kafka_replication)
+    broker = make_broker(settings, bus_connection, secrets)
     broker.prepare()
 
     reader = open_reader(settings.database, timeout_s=settings.query_timeout_s)
@@ -127,6 +127,16 @@ def make_parts(settings: Settings) -> Parts:
     )
 
     requests, announce = Requests(governance), _announcer(bus_connection, current.forget)
+    shares = make_shares(
+        governance,
+        bus_connection,
+        grants=grants,
+        directory=directory,
+        shapes=applied,
+        registry=registry_store,
+        broker=broker,
+        announce=announce,
+    )
 
     def ask(view: str, kind: Kind) -> Request:
         declarations.get(view)
@@ -165,8 +175,9 @@ def make_parts(settings: Settings) -> Parts:
             grants=grants,
             declassifications=declassifications,
             broker=broker,
-            announce=announce,
+            announce=followed(announce, shares),
         ),
+        shares=shares,
         refusals=refusals,
         refused=refused,
         report=DepartmentReport(
