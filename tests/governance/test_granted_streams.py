@@ -134,7 +134,7 @@ def office(kafka: KafkaConnection, kafka_admin: Admin, sqlite_url: str) -> Itera
 
 
 def send(connection: KafkaConnection, topic: str) -> None:
-    producer = KafkaProducer(**connection.kafka_python(), bootstrap_timeout_ms=3_000, max_block_ms=2_000)
+    producer = KafkaProducer(**connection.kafka_python(), bootstrap_timeout_ms=3_000, max_block_ms=500)
     try:
         producer.send(topic, b"value", key=b"key").get(timeout=15)
     finally:
@@ -143,7 +143,8 @@ def send(connection: KafkaConnection, topic: str) -> None:
 
 def read(connection: KafkaConnection, topic: str, group: str | None) -> int:
     """How many records the first portion has."""
-    consumer = KafkaConsumer(**connection.kafka_python(), group_id=group, auto_offset_reset="earliest")
+    patience = {"bootstrap_timeout_ms": 1_000, "auto_offset_reset": "earliest"}
+    consumer = KafkaConsumer(**connection.kafka_python(), group_id=group, **patience)
     try:
         if group:
             consumer.subscribe([topic])
@@ -212,7 +213,7 @@ def test_a_consumer_reads_its_own_stream_and_nothing_else(office: Office) -> Non
     for stranger in (replace(mine, password="wrong"), replace(mine, username="nobody")):
         with pytest.raises(kafka_errors.KafkaError):
             read(stranger, first, None)
-    anonymous = {"bootstrap_servers": mine.bootstrap, "bootstrap_timeout_ms": 1_500}
+    anonymous = {"bootstrap_servers": mine.bootstrap, "bootstrap_timeout_ms": 1_000}
     with pytest.raises(kafka_errors.KafkaError):
         KafkaConsumer(first, **anonymous)
     send(office.as_(STREAMS), first)
