@@ -17,6 +17,8 @@ from bus.infra.database import end_sessions, translated_errors, write
 from bus.views.statements import insert_into
 from bus.views.store import VIEW, WORKER
 
+_LOCK_WAIT: Final = "SET LOCAL lock_timeout = '500ms'"  # on PostgreSQL; SQLite has no locks of rows
+_LOCK_NOT_AVAILABLE: Final = "55P03"
 _FORGOTTEN_LEASES: Final = 3  # without a renewal, though its holder lives
 
 
@@ -30,15 +32,14 @@ class Leases:
         self._seen: dict[tuple[str, str], tuple[tuple[int, ...], float]] = {}
 
     def acquire(self, view: str) -> int | None:
-        """Takes the lease if it is free or was not renewed for ``lease_s``: the new epoch, else None. Waits for nobody:
-        a view that a transaction has locked is left for the next time."""
+        """Takes the lease if it is free or was not renewed for ``lease_s``: the new epoch, else None. A view that a
+        transaction keeps locked is left for the next time."""
         with translated_errors(), write(self._engine) as connection:
             row = self._row(connection, view)
             if row.owner is not None and not self._lapsed(connection, view, row):
                 return None
-            locked = sa.select(VIEW.c.name).where(VIEW.c.name == view).with_for_update(skip_locked=True)
-            if connection.execute(locked).first() is None:
-                self._interrupt(connection, row.owner)
+            if not self._locks(connection, view, row.owner):
+                connection.rollback()
                 return None
             crashes = row.crashes + (row.owner is not None)
             unchanged = (VIEW.c.name == view) & (VIEW.c.epoch == row.epoch) & (VIEW.c.beat == row.beat)
@@ -77,6 +78,21 @@ class Leases:
             self._seen[who] = (sign, self._clock())
             return 0.0
         return self._clock() - seen[1]
+
+    def _locks(self, connection: Connection, view: str, owner: str | None) -> bool:
+        """Locks the view's row, waiting shortly for who writes it at the moment: a view that others compute from theirs
+        is locked again and again, so that not to wait at all would be never to have it."""
+        locked = sa.select(VIEW.c.name).where(VIEW.c.name == view)
+        if connection.execute(locked.with_for_update(skip_locked=True)).first() is not None:
+            return True
+        self._interrupt(connection, owner)
+        connection.exec_driver_sql(_LOCK_WAIT)
+        try:
+            return connection.execute(locked.with_for_update()).first() is not None
+        except sa.exc.OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+                raise
+            return False
 
     def _interrupt(self, connection: Connection, owner: str | None) -> None:
         """Ends what a silent holder has under way: a process that is stopped in the middle of a transaction would keep
