@@ -7,17 +7,18 @@ has a task of its own meanwhile, so that nobody waits for it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 import structlog
 
 from bus.access.decision import Allow, Deny
-from bus.errors import BusError, ChangesGone, Refused, Unavailable, UnknownView
+from bus.errors import BusError, ChangesGone, DatabaseUnavailable, Refused, Unavailable, UnknownView
 from bus.sharing.streams.desk import Desk, Interfered, NotReady, Superseded, TopicBegan
-from bus.sharing.streams.pages import Outgoing, Page
+from bus.sharing.streams.pages import Outgoing, Page, steps
 from bus.sharing.streams.permits import passing, reason
 from bus.sharing.streams.seats import Seat
 from bus.sharing.streams.states import Fenced, Shown, SubscriptionState
@@ -31,6 +32,7 @@ PAGE: Final = 2_000
 FIRST_DELAY_S: Final = 0.2
 LONGEST_DELAY_S: Final = 30.0
 TOPICS_S: Final = 10.0
+Work = Callable[[], Awaitable[None]]
 log = structlog.get_logger(__name__)
 
 
@@ -103,26 +105,27 @@ class ViewStreams:
         elif seat.state.id and seat.state.state != "ended":
             why = await self._desk.permits.ended_because(deny, seat.state.grants)
             revision = deny.policy_revision or seat.state.revision
-            self._begin(seat, seat.stream.end(revision, why))
+            self._begin(seat, lambda: seat.stream.end(revision, why))
 
     async def _allowed(self, seat: Seat, allow: Allow, shape: Shape) -> None:
         state, stream, terms = seat.state, seat.stream, Terms.of(allow)
         if state.state in ("ended", "ending") or not state.digest:
-            self._begin(seat, stream.renew(shape, allow, "started", "granted"))
+            self._begin(seat, lambda: stream.renew(shape, allow, "started", "granted"))
         elif state.digest != terms.digest:
             old, why = Terms.read(state.terms), reason(state.revision, allow)
             if terms.narrows(old):
-                self._begin(seat, stream.renew(shape, allow, "narrowed", why))
+                self._begin(seat, lambda: stream.renew(shape, allow, "narrowed", why))
             elif terms.opaque_key(shape.view.key) != state.opaque:
-                self._begin(seat, stream.renew(shape, allow, "widened", why))
+                self._begin(seat, lambda: stream.renew(shape, allow, "widened", why))
             else:
-                self._begin(seat, stream.differ(shape, allow, "widened", why))
+                self._begin(seat, lambda: stream.differ(shape, allow, "widened", why))
         elif state.state == "starting":
-            self._begin(seat, stream.renew(shape, allow, "started", "resumed"))
+            kind = await asyncio.to_thread(self._desk.store.last_kind, state)
+            self._begin(seat, lambda: stream.renew(shape, allow, kind, "resumed"))
         elif state.fingerprint != shape.fingerprint:
-            self._begin(seat, stream.differ(shape, allow, None, "view"))
-        elif stream.look is None or not stream.certain or (self.seq is not None and state.seq < self.seq):
-            self._begin(seat, self._catch_up(seat, terms, shape))
+            self._begin(seat, lambda: stream.differ(shape, allow, None, "view"))
+        elif stream.look is None or not stream.certain or state.seq < max(self.seq or 0, state.unsure):
+            self._begin(seat, lambda: self._catch_up(seat, terms, shape))
         else:
             stream.state = replace(state, revision=allow.policy_revision)  # written with the next page
             await self._recovered(stream)
@@ -139,12 +142,12 @@ class ViewStreams:
 
     # Tasks
 
-    def _begin(self, seat: Seat, work: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, seat: Seat, work: Work) -> None:
         seat.task = asyncio.create_task(self._work(seat, work), name=f"{seat.stream.topic}")
 
-    async def _work(self, seat: Seat, work: Coroutine[Any, Any, None]) -> None:
+    async def _work(self, seat: Seat, work: Work) -> None:
         try:
-            await work
+            await work()
             seat.delay_s, seat.retry_at = 0.0, 0.0
         except Exception as error:  # its own trouble: told, and tried again
             await self._troubled(seat, error)
@@ -158,11 +161,12 @@ class ViewStreams:
         if stream.look is None or stream.look.shape is not shape:
             stream.look = await self._desk.look(terms, shape)
         await stream.adopt()
-        while self.seq is not None and stream.state.seq < self.seq:
-            found = await asyncio.to_thread(self._desk.log.changes, shape, stream.state.seq, PAGE)
-            page = await asyncio.to_thread(Page, shape, found.rows, self._desk.mask_secret)
+        while stream.state.seq < max(self.seq or 0, stream.state.unsure):
             before = stream.state.seq
-            await stream.deliver(await stream.page(page), "changes", seq=found.upto, problem="")
+            found = await asyncio.to_thread(self._desk.log.changes, shape, before, PAGE)
+            for upto, rows in steps(found, one_by_one=before < stream.state.unsure):
+                page = await asyncio.to_thread(Page, shape, rows, self._desk.mask_secret)
+                await stream.deliver(await stream.page(page), "changes", seq=upto, problem="")
             if stream.state.seq == before:
                 break
         await self._recovered(stream)
@@ -207,7 +211,8 @@ class ViewStreams:
         log.warning("stream_waits", topic=stream.topic, problem=problem)
         stream.state = replace(stream.state, problem=problem)
         if stream.state.id:
-            await asyncio.to_thread(self._desk.store.save, stream.state)
+            with contextlib.suppress(DatabaseUnavailable):  # it is in the log, and with the next page in the database
+                await asyncio.to_thread(self._desk.store.save, stream.state)
 
     # Changes
 

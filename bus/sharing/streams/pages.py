@@ -7,7 +7,7 @@ somebody gets: so the work grows with what is delivered, not with consumers time
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -20,8 +20,8 @@ from bus.sharing.streams.cells import Cell, Encode, cell, encoder
 from bus.sharing.streams.notices import Record, Stamp
 from bus.sharing.streams.terms import Terms
 from bus.views.catalogue import Shape
+from bus.views.changelog.reading import Change, Changes, Row
 
-Row = tuple[Any, ...]
 _NULL_PART: Final = "\\N"  # no value can be written so: a backslash of its own is doubled
 
 
@@ -155,3 +155,17 @@ class Page:
             if index not in made:
                 made[index] = encode(rows[index][place])  # type: ignore[index] # passing rows are there
         return [made[index] for index in indexes]
+
+
+def steps(found: Changes, *, one_by_one: bool) -> Iterator[tuple[int, list[Change]]]:
+    """The changes, with the position after them; ``one_by_one``: a key that changes again is in a page of its own, so
+    that a row is sent before its tombstone, as it may have been before."""
+    if one_by_one:
+        place, keys = 0, set[Any]()
+        for index, (_, key, _) in enumerate(found.rows):
+            if key in keys:
+                yield found.rows[index][0] - 1, found.rows[place:index]
+                place, keys = index, set()
+            keys.add(key)
+        found = Changes(found.upto, found.rows[place:])
+    yield found.upto, found.rows

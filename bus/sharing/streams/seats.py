@@ -25,4 +25,4 @@ class Seat:
         """Whether it can advance with the others."""
         ready = self.task is None and now >= self.retry_at and self.stream.look is not None
         running = self.state.state == "running" and self.state.digest and self.state.fingerprint
-        return ready and self.stream.certain and bool(running)
+        return ready and self.stream.certain and bool(running) and self.state.seq >= self.state.unsure

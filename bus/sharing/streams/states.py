@@ -21,7 +21,8 @@ class SubscriptionState:
     """A consumer's stream of a view. ``digest``: of the terms (`Terms`) that the topic has from ``boundary`` on (the
     first offset that the consumer may read); ``seq``: how far of the view is in it; ``next_offset``: after its last
     record; ``revision``: of the policy, ``rules.grants``; ``problem``: why it does not go on, empty where it does.
-    ``generation``: counts the passes over the whole view; ``opaque``: its keys are hashes."""
+    ``generation``: counts the passes over the whole view; ``opaque``: its keys are hashes;
+    ``unsure``: what was sent of the view up to there may be in the topic without being recorded."""
 
     consumer: str
     view: str
@@ -38,6 +39,7 @@ class SubscriptionState:
     fingerprint: str = ""
     generation: int = 0
     opaque: bool = False
+    unsure: int = 0
     id: int = 0
 
     @property

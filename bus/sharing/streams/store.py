@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from bus.contracts.store import insert_new
 from bus.infra.database import create_tables, translated_errors, write
-from bus.sharing.streams.states import Fenced, PolicyChange, Shown, SubscriptionState
+from bus.sharing.streams.states import Fenced, Kind, PolicyChange, Shown, SubscriptionState
 
 __all__ = ["PolicyChange", "Shown", "StreamStore", "SubscriptionState"]
 METADATA: Final = sa.MetaData()
@@ -40,6 +40,7 @@ SUBSCRIPTION: Final = sa.Table(
     sa.Column("revision", sa.Text, nullable=False),
     sa.Column("generation", sa.BigInteger, nullable=False),
     sa.Column("opaque", sa.Boolean, nullable=False),
+    sa.Column("unsure", sa.BigInteger, nullable=False),
     sa.Column("problem", sa.Text, nullable=False),
     sa.UniqueConstraint("consumer", "view"),
 )
@@ -113,6 +114,11 @@ class StreamStore:
         names = [item.name for item in fields(PolicyChange)]
         with translated_errors(), self._engine.connect() as connection:
             return [PolicyChange(*(row[name] for name in names)) for row in connection.execute(query).mappings()]
+
+    def last_kind(self, state: SubscriptionState) -> Kind:
+        """What the last change of its terms was; started where there was none, or it ended."""
+        last = next(iter(self.changes(*state.pair, limit=1)), None)
+        return last.kind if last is not None and last.kind != "ended" else "started"
 
     def members(self, view: str, keys: Sequence[str], only: int | None = None) -> dict[int, dict[str, int]]:
         """Who has these keys, by subscription: the hash of what was delivered, by key. ``only``: one subscription."""

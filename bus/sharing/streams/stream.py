@@ -46,13 +46,10 @@ class Stream:
 
     async def renew(self, shape: Shape, allow: Allow, kind: Kind, reason: str) -> None:
         """Begins, or narrows: from one offset on only what the terms show, all of it anew; what is before is deleted.
-
-        After a crash the same call goes on: it leaves the boundary where it is and gives all rows again.
-        """
+        After a crash the same call begins again, at another offset."""
         look = await self._desk.look(Terms.of(allow), shape)
         await self.adopt(forgetful=True)
-        if self.state.digest != look.terms.digest or self.state.state != "starting":
-            await self._begin(look, allow, kind, reason)
+        await self._begin(look, allow, kind, reason)
         self.look = look
         try:
             if kind == "narrowed":
@@ -68,9 +65,11 @@ class Stream:
 
     async def differ(self, shape: Shape, allow: Allow, kind: Kind | None, reason: str) -> None:
         """Widens (``kind``), or goes on where the log does not reach back: sends only what differs from what the topic
-        shows, as of now."""
+        shows, as of now. Raises `Interfered` where that is not sure."""
         look = await self._desk.look(Terms.of(allow), shape)
         await self.adopt()
+        if self.state.seq < self.state.unsure:
+            raise Interfered()
         resend = self.look is None or (self.look.prefix, self.look.cells) != (look.prefix, look.cells)
         if kind is not None:
             offset = self.state.next_offset
@@ -129,8 +128,9 @@ class Stream:
         return Stamp(self.state.consumer, self.state.view, self.state.generation)
 
     async def adopt(self, *, forgetful: bool = False) -> None:
-        """Makes certain where the topic ends: what a process that died had sent is there already. Raises `NotReady`
-        where it is missing, `TopicBegan` where it is another (``forgetful``: then nothing was ever shown)."""
+        """Makes certain where the topic ends. What a process that died had sent and not recorded is there already: it
+        came of changes up to where the view is now, which have to be gone through one by one. Raises `NotReady` where
+        the topic is missing, `TopicBegan` where it is another (``forgetful``: then nothing was ever shown)."""
         if self.certain:
             return
         end = (await self._desk.sink.ends([self.topic])).get(self.topic)
@@ -140,7 +140,10 @@ class Stream:
             if not forgetful:
                 raise TopicBegan()
             await asyncio.to_thread(self._desk.store.forget, self.state)
-        self.state = replace(self.state, next_offset=end)
+        unsure = self.state.unsure
+        if end > self.state.next_offset:
+            unsure = (await asyncio.to_thread(self._desk.log.standing, self.state.view)).seq
+        self.state = replace(self.state, next_offset=end, unsure=unsure)
         self.certain = True
 
     # How it is done
@@ -154,7 +157,7 @@ class Stream:
         offset = self.state.next_offset
         if kind != "started":
             offset = await self._tell(_notice(kind), look, allow, reason)
-        state = replace(state, id=self.state.id, next_offset=self.state.next_offset, boundary=offset)
+        state = replace(state, next_offset=self.state.next_offset, boundary=offset, unsure=0)
         await self._save(state, kind, offset, reason)
 
     def _under(self, look: Look, allow: Allow) -> SubscriptionState:
