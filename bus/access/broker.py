@@ -49,7 +49,9 @@ def department_acls(department: str) -> frozenset[Acl]:
 
 
 def share_acls(consumer: str, view: str) -> frozenset[Acl]:
-    """What a consumer may do with its stream of a view."""
+    """What a consumer may do with its stream of a view. Kafka asks when a fetch arrives: one that is waiting when these
+    are taken away still gets what comes while it waits, and no later one is answered. So whoever writes streams stops
+    writing one that is revoked, and what is deleted from it is out of reach."""
     topic = share_topic(consumer, view)
     return frozenset({Acl(consumer, "READ", "TOPIC", topic), Acl(consumer, "DESCRIBE", "TOPIC", topic)})
 
