@@ -61,13 +61,6 @@ def make_streams(
 ) -> StreamParts:
     """What serve needs for streams. ``kafka``: a principal that may read every share topic."""
     ids = TopicIds(kafka)
-
-    def schema_id(subject: str) -> int | None:
-        try:
-            return registry.version(subject, "latest")[0]
-        except NotFound:
-            return None
-
     store = StreamStore(open_database(settings.database, "streams"))
     door = ChangesDoor(
         permissions=Permissions(decider, store, shapes, time.monotonic),
@@ -83,4 +76,16 @@ def make_streams(
         "security_protocol": kafka.security_protocol,
         "sasl_mechanism": "SCRAM-SHA-512",
     }
-    return StreamParts(door, broker, ids, schema_id)
+    return StreamParts(door, broker, ids, newest_schema(registry))
+
+
+def newest_schema(registry: Registry) -> Callable[[str], int | None]:
+    """Gives the id of a subject's newest schema; None where there is none yet."""
+
+    def schema_id(subject: str) -> int | None:
+        try:
+            return registry.version(subject, "latest")[0]
+        except NotFound:
+            return None
+
+    return schema_id

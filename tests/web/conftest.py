@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -12,10 +13,14 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1] / "access"))
 
 from served_world import World, served
+from share_topic import ShareTopic
+from streamed_world import Streamed, streamed_world
 from traced_world import Traced
 from traced_world import traced as traced_world
 
 from bus.infra.connection import KafkaConnection
+from bus.infra.kafka import Admin
+from tests.conftest import unique
 
 
 @pytest.fixture(scope="session")
@@ -61,3 +66,28 @@ def traced(
         url = cluster.url("traced")
     with traced_world(url, opa_binary, folder / "opa", kafka) as world:
         yield world
+
+
+@pytest.fixture(scope="session")
+def streamed(
+    opa_binary: Path, tmp_path_factory: pytest.TempPathFactory, kafka: KafkaConnection, kafka_admin: Admin
+) -> Iterator[Streamed]:
+    """One world with a door to streams; each test has a department of its own."""
+    with streamed_world(tmp_path_factory.mktemp("streamed"), opa_binary, kafka, kafka_admin) as world:
+        yield world
+
+
+@pytest.fixture
+def make(streamed: Streamed) -> Iterator[Callable[..., ShareTopic]]:
+    """Gives a department of its own a stream of the sample view."""
+    made: list[ShareTopic] = []
+
+    def make_one(**members: Any) -> ShareTopic:
+        department = unique("dept")
+        streamed.grant(department, **members)
+        made.append(streamed.topic(department))
+        return made[-1]
+
+    yield make_one
+    for topic in made:
+        topic.close()

@@ -18,6 +18,8 @@ import httpx2
 import sqlalchemy as sa
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from fastapi import APIRouter
+from open_world import BY_DISTRICT, HIDDEN, PERSON, PERSON_VIEWS
 from opa_process import POLICIES, pem_pair, running_opa
 from ruamel.yaml import YAML
 
@@ -285,6 +287,8 @@ def _rows_of(shape: Shape, complaints: int) -> list[dict[str, Any]]:
     if shape.view.name == "ward_hygiene":
         numbers = [column.name for column in shape.columns if column.kind is Kind.INTEGER]
         return [dict.fromkeys(numbers, ward) for ward in range(1, 51)]
+    if shape.view.name == "persons_by_district":
+        return [{**row, **HIDDEN} for row in BY_DISTRICT]
     return []
 
 
@@ -302,7 +306,9 @@ def _declared(
     for path in sorted(SCHEMAS.glob("*/*.avsc")):
         registry.register(json.loads(path.read_text()))
     registry.register(EVERY_KIND)
-    documents = [_yaml(path) for path in sorted((SCHEMAS / "views").glob("*.yaml"))] + [SAMPLE_VIEW, HIDDEN_VIEW, *more]
+    registry.register(PERSON)
+    documents = [_yaml(path) for path in sorted((SCHEMAS / "views").glob("*.yaml"))] + [SAMPLE_VIEW, HIDDEN_VIEW]
+    documents += [*PERSON_VIEWS, *more]
     for document in sorted(documents, key=lambda item: item["kind"] == "aggregate"):
         declarations.apply(document, registry.contracts())
     for document in grant_sets():
@@ -328,9 +334,10 @@ def served(
     kafka: KafkaConnection | None = None,
     more: Sequence[Mapping[str, Any]] = (),
     extend: Callable[[Parts], Parts] = lambda parts: parts,
+    routers: Sequence[APIRouter] = (),
 ) -> Iterator[World]:
     """The world on a free loopback port, until the block ends. ``more``: further views to declare; ``extend``: adds
-    parts of one's own."""
+    parts of one's own; ``routers``: of further audiences."""
     signing, tokens = (
         pem_pair(ec.generate_private_key(ec.SECP256R1())),
         pem_pair(ed25519.Ed25519PrivateKey.generate()),
@@ -397,7 +404,7 @@ def served(
             demo=demo,
         )
         parts = extend(parts)
-        with running(parts) as url:
+        with running(parts, routers) as url:
             yield World(url, parts, views, governance, opa, bundle)
         audit.close()
     views.dispose()
@@ -405,12 +412,12 @@ def served(
 
 
 @contextlib.contextmanager
-def running(parts: Parts) -> Iterator[str]:
+def running(parts: Parts, routers: Sequence[APIRouter] = ()) -> Iterator[str]:
     """A real uvicorn over the parts, on a free loopback port."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         port = listening.getsockname()[1]
-        app = create_app(parts)
+        app = create_app(parts, routers)
         config = uvicorn.Config(app, http=Patient, log_config=None, access_log=False, timeout_graceful_shutdown=2)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

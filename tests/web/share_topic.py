@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from typing import Any
 
-import fastavro
 import httpx2
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from served_world import World
@@ -20,12 +19,12 @@ from bus.access.engine import Limits, PolicyEngine
 from bus.access.identity import Subject
 from bus.access.opa import OpaClient
 from bus.contracts.wire import frame
-from bus.core.contracts import Kind
 from bus.core.events import record_key
-from bus.core.shares import share_schema, share_topic
+from bus.core.masks import consumer_key
+from bus.core.shares import share_schema, share_subject, share_topic
 from bus.infra.connection import KafkaConnection
 from bus.infra.kafka import Admin
-from bus.sharing.formats import document
+from bus.sharing.streams.cells import encoder
 from bus.sharing.streams.notices import Notice, Stamp
 from bus.sharing.streams.states import SubscriptionState
 from bus.sharing.streams.store import StreamStore
@@ -51,13 +50,12 @@ def decided(world: World, department: str, view: str, purpose: str) -> Allow:
 
 @dataclass
 class ShareTopic:
-    """One consumer's stream of a view. ``schemas``: by id, shared with the door that reads it."""
+    """One consumer's stream of a view."""
 
     world: World
     kafka: KafkaConnection
     admin: Admin
     store: StreamStore
-    schemas: dict[int, Mapping[str, Any]]
     allow: Allow
     shape: Shape
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -91,15 +89,14 @@ class ShareTopic:
         """Rows as the view has them: what the decision hides is left out here."""
         columns = [column for column in self.shape.columns if column.name in self.allow.columns]
         schema = share_schema(self.allow.consumer, self.allow.view, columns, self.allow.masks)
-        number = self._id(schema)
-        parsed = fastavro.parse_schema(dict(schema))
+        subject = share_subject(self.allow.consumer, self.allow.view)
+        number = self.world.parts.registry.register_share(subject, schema)
+        key = consumer_key(b"for tests", self.allow.consumer)
+        encoders = {column.name: encoder(column, self.allow.masks.get(column.name), key) for column in columns}
         for row in rows:
-            key = record_key(row[name] for name in self.shape.view.key)
-            shown = {column.name: _plain(row.get(column.name), column.kind) for column in columns}
-            out = io.BytesIO()
-            fastavro.schemaless_writer(out, parsed, shown)
-            self.rows[key] = {column.name: row.get(column.name) for column in columns}
-            self._send(key, frame(number, out.getvalue()))
+            name = record_key(row[part] for part in self.shape.view.key)
+            self.rows[name] = {column: row.get(column) for column in encoders}
+            self._send(name, frame(number, b"".join(encode(row.get(name)) for name, encode in encoders.items())))
 
     def delete(self, key: str) -> None:
         self.rows.pop(key, None)
@@ -124,23 +121,11 @@ class ShareTopic:
     def close(self) -> None:
         self._producer.close()
 
-    def _id(self, schema: Mapping[str, Any]) -> int:
-        for number, known in self.schemas.items():
-            if known == schema:
-                return number
-        number = 1_000 + len(self.schemas)
-        self.schemas[number] = schema
-        return number
-
     def _send(self, key: str, value: bytes | None) -> None:
         self.seq += 1
         stamp = Stamp(self.allow.consumer, self.allow.view, 1)
         name, value, headers = stamp.record(key.encode(), value, self.seq)
         self._producer.send(self.topic, value, name, headers=list(headers), partition=0)
-
-
-def _plain(value: Any, kind: Kind) -> Any:
-    return document(value).decode() if kind is Kind.NESTED and value is not None else value
 
 
 @dataclass(frozen=True)
@@ -158,7 +143,7 @@ def events(response: httpx2.Response) -> Iterator[Event]:
     for line in response.iter_lines():
         if not line:
             if "data" in fields:
-                yield Event(fields["event"], fields.get("id", ""), json.loads(fields["data"]))
+                yield Event(fields["event"], fields.get("id", ""), json.loads(fields["data"], parse_float=Decimal))
             fields = {}
         elif not line.startswith(":"):
             name, _, value = line.partition(":")
