@@ -1,4 +1,4 @@
-"""``bus up | down | status | demo | token | credentials | serve | worker``, and ``bus policy``."""
+"""``bus up | down | status | demo | token | credentials | serve | worker | streams``, and ``bus policy``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ policy = typer.Typer(help="The access rules: test, build, show.", no_args_is_hel
 
 def install(app: typer.Typer) -> None:
     """Adds the commands of this file to the top level."""
-    for command in (up, down, status, demo, token, credentials, serve, worker):
+    for command in (up, down, status, demo, token, credentials, serve, worker, streams):
         app.command()(command)
 
 
@@ -69,6 +69,9 @@ def status(
     shown = ("state", "rows", "lag", "freshness_s", "newest_event")
     rows = [(name, *(view.get(item) for item in shown)) for name, view in found["views"].items()]
     show_table("Views", ("view", "state", "rows", "lag", "freshness s", "newest event"), rows)
+    if found["subscriptions"]:
+        columns = ("consumer", "view", "state", "position", "behind", "problem")
+        show_table("Streams", columns, [tuple(item[name] for name in columns) for item in found["subscriptions"]])
     console.print(f"quarantine {found['quarantine']}")
     for promise in found["promises"]:
         if promise["broken"]:
@@ -90,6 +93,7 @@ def _status() -> dict[str, Any]:
         "views": inside["views"],
         "quarantine": inside["quarantine"],
         "promises": inside["promises"],
+        "subscriptions": inside.get("subscriptions", []),
     }
 
 
@@ -153,6 +157,13 @@ def worker() -> None:
     from bus.wiring.worker import work
 
     work(Settings())
+
+
+def streams() -> None:
+    """Write what consumers may see of views to their topics. Runs in the foreground; one process writes at a time."""
+    from bus.wiring.streams import stream
+
+    stream(Settings())
 
 
 @policy.command("test")

@@ -21,7 +21,7 @@ DEMONSTRATION: Final = "run/demonstration"
 
 
 def local_stack(settings: Settings, progress: Callable[[str], None]) -> LocalStack:
-    """Kafka, OPA, serve and worker on this machine; what is configured from outside is left out."""
+    """Kafka, OPA, serve, worker and streams on this machine; what is configured from outside is left out."""
     environment = child_environment(settings) | {"BUS_HOME": "{home}", "BUS_WEB_PORT": "{web_port}"}
     if not settings.kafka:
         environment["BUS_KAFKA"] = "{kafka}"
@@ -34,9 +34,10 @@ def local_stack(settings: Settings, progress: Callable[[str], None]) -> LocalSta
         "serve", (*command, "serve"), environment, ready=_serving(settings), after=("kafka",), listens=True
     )
     worker_program = Program("worker", (*command, "worker"), environment, after=("kafka", "serve"))
+    streams_program = Program("streams", (*command, "streams"), environment, after=("kafka", "serve"))
     return LocalStack(
         settings.home,
-        programs=(serve_program, worker_program),
+        programs=(serve_program, worker_program, streams_program),
         kafka=not settings.kafka,
         opa=not settings.opa,
         web_port=settings.web_port,

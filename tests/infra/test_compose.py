@@ -55,8 +55,8 @@ def one_shots(compose: dict[str, Any]) -> set[str]:
 
 
 def test_what_there_is(compose: dict[str, Any]) -> None:
-    """Kafka, OPA, PostgreSQL and both processes of the bus are there, and every dependency exists."""
-    assert {"kafka", "opa", "postgres", "worker", "serve"} <= set(compose["services"])
+    """Kafka, OPA, PostgreSQL and the processes of the bus are there, and every dependency exists."""
+    assert {"kafka", "opa", "postgres", "worker", "streams", "serve"} <= set(compose["services"])
     for _, service in services(compose):
         assert set(service.get("depends_on", {})) <= set(compose["services"])
         named = {mount.split(":")[0] for mount in service.get("volumes", [])}
@@ -73,8 +73,8 @@ def test_settings_exist(compose: dict[str, Any]) -> None:
 
 
 def test_settings_are_accepted(compose: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The settings refuse nothing of what serve and worker are given."""
-    for name in ("serve", "worker"):
+    """The settings refuse nothing of what serve, worker and streams are given."""
+    for name in ("serve", "worker", "streams"):
         with monkeypatch.context() as patch:
             for key, value in compose["services"][name]["environment"].items():
                 patch.setenv(key, VARIABLE.sub(PASSWORD, value))
