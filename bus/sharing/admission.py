@@ -14,6 +14,7 @@ AT_ONCE: Final = 20
 IN_ALL: Final = 250
 PUBLIC_AT_ONCE: Final = 5
 PUBLIC_IN_ALL: Final = 50
+PUBLIC_A_MINUTE: Final = 120
 REFUSALS_A_MINUTE: Final = 600
 _MINUTE: Final = 60.0
 _COUNTED: Final = 20_000
@@ -73,17 +74,17 @@ class Places:
 
     def __init__(self, *, in_all: int, each: int) -> None:
         self._in_all, self._each = in_all, each
-        self._taken: Counter[Hashable] = Counter()
+        self._taken: Counter[str] = Counter()
 
     @property
     def taken(self) -> int:
         """How many places are taken."""
         return self._taken.total()
 
-    def take(self, who: Hashable, name: str) -> Callable[[], None]:
+    def take(self, who: str) -> Callable[[], None]:
         """Takes a place; what is returned gives it back. Raises `TooManyExports`."""
         if self._taken[who] >= self._each:
-            raise TooManyExports(limit=self._each, whose=name)
+            raise TooManyExports(limit=self._each, whose=who)
         if self._taken.total() >= self._in_all:
             raise TooManyExports(limit=self._in_all, whose="the bus")
         self._taken[who] += 1

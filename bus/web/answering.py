@@ -26,6 +26,7 @@ from bus.web.addresses import parameters
 from bus.web.callers import parts_of
 from bus.web.problems import request_id
 
+SLICE: Final = 64 * 1024
 _TAG: Final = re.compile(r'"([^"]*)"')
 _EXPORT: Final = re.compile(r"(?:^|&)export=true(?:&|$)")
 _EXPLAIN: Final = re.compile(r"(?:^|&)explain=true(?:&|$)")
@@ -147,10 +148,11 @@ class Streamed(Response):
     async def _sent(self, send: Send, gone: asyncio.Task[None]) -> bool:
         """Sends the file; False where the client went away."""
         async for chunk in self._export.chunks():
-            if gone.done():
-                return False
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        return not gone.done()
+            for start in range(0, len(chunk), SLICE):
+                await send({"type": "http.response.body", "body": chunk[start : start + SLICE], "more_body": True})
+                if gone.done():
+                    return False
+        return True
 
 
 async def _gone(receive: Receive) -> None:

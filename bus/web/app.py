@@ -14,6 +14,7 @@ from bus.web import (
     freshness,
     grants,
     lineage,
+    open_data,
     operations,
     origins,
     pages,
@@ -46,7 +47,7 @@ def create_app(parts: Parts, routers: Sequence[APIRouter] = ()) -> FastAPI:
     broker = parts.shares.found if parts.shares is not None else None
     app.state.figures = Figures(parts.views, parts.quarantined, parts.shapes, parts.promises, broker=broker)
     problems.install(app)
-    doors = (views.router, changes.router, lineage.router, questions.router, discrepancies.router, freshness.router, grants.api)
+    doors = (views.router, open_data.router, changes.router, lineage.router, questions.router, discrepancies.router, freshness.router, grants.api)
     portal_pages = (portal.router, pages.router, origins.router, grants.router)
     for router in (*doors, operations.router, reference.router, *portal_pages, *routers):
         app.include_router(router)

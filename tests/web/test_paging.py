@@ -6,12 +6,13 @@ import base64
 
 import httpx2
 import pytest
-from exported_world import give
+from exported_world import ask, give
 from served_world import World
 
 from tests.conftest import eventually
 
 VIEW = "/v1/views/food_business"
+FOOD = ("food", "inspection_planning")
 SAMPLE = "/v1/views/sample"
 NUMBERS = "/v1/views/food_business?select=licence_number"
 
@@ -21,7 +22,7 @@ def _pages(world: World, path: str, department: str, purpose: str) -> list[list[
     pages = []
     following: str | None = path
     while following:
-        answer = world.get(following, department, purpose)
+        answer = ask(world, following, department, purpose)
         assert answer.status_code == 200, answer.text
         pages.append(answer.json())
         link = answer.headers.get("link")
@@ -52,7 +53,7 @@ def test_pages_hold_each_row_once_and_in_order(either: World, order: str) -> Non
     question = (
         f"{SAMPLE}?select=label,sample_id,score&order={order}" if order else f"{SAMPLE}?select=label,sample_id,score"
     )
-    whole = either.get(question, "lab", "levy").json()
+    whole = ask(either, question, "lab", "levy").json()
     assert len(whole) == 8
     pages = _pages(either, f"{question}&limit=3", "lab", "levy")
     assert [len(page) for page in pages] == [3, 3, 2]
@@ -64,13 +65,13 @@ def test_pages_of_many_rows_under_a_row_condition(either: World) -> None:
     """The condition of the grant, filters and columns that are not shown hold on every page; a full last page has no
     successor."""
     question = f"{NUMBERS}&ward=gte.10&order=ward.desc,legal_name.desc"
-    refused = either.get(question, "tax", "levy")
+    refused = ask(either, question, "tax", "levy")
     assert refused.json()["code"] == "field_not_filterable"
     question = f"{NUMBERS}&ward=gte.10&order=ward.desc"
-    whole = either.get(question, "tax", "levy").json()
+    whole = ask(either, question, "tax", "levy").json()
     pages = _pages(either, f"{question}&limit=8", "tax", "levy")
     assert [row for page in pages for row in page] == whole
-    last = either.get(f"{question}&limit={len(whole)}", "tax", "levy")
+    last = ask(either, f"{question}&limit={len(whole)}", "tax", "levy")
     assert "next-cursor" not in last.headers
 
 
@@ -80,12 +81,12 @@ def test_pages_where_the_key_is_hidden(either: World) -> None:
     give(
         either, {"id": "no-key", "channels": ["query"], "fields": fields, "limits": {"per_minute": 600, "rows": 1_000}}
     )
-    plain = either.get(f"{SAMPLE}?limit=3", "lab", "case_investigation")
+    plain = ask(either, f"{SAMPLE}?limit=3", "lab", "case_investigation")
     assert "next-cursor" not in plain.headers
     pages = _pages(either, f"{SAMPLE}?limit=3&cursor=start", "lab", "case_investigation")
     assert [len(page) for page in pages] == [3, 3, 2]
     rows = [row for page in pages for row in page]
-    whole = either.get(SAMPLE, "lab", "case_investigation").json()
+    whole = ask(either, SAMPLE, "lab", "case_investigation").json()
     assert sorted(map(str, rows)) == sorted(map(str, whole))
     assert set(rows[0]) == set(fields)
     ordered = _pages(either, f"{SAMPLE}?limit=2&order=passed.desc&cursor=start", "lab", "case_investigation")
@@ -93,7 +94,7 @@ def test_pages_where_the_key_is_hidden(either: World) -> None:
 
 
 def _cursor(world: World, path: str, department: str, purpose: str) -> str:
-    cursor = world.get(path, department, purpose).headers["next-cursor"]
+    cursor = ask(world, path, department, purpose).headers["next-cursor"]
     assert cursor
     return cursor
 
@@ -107,8 +108,8 @@ def test_a_cursor_is_for_one_question_of_one_asker(either: World) -> None:
     )
     asked = f"{SAMPLE}?limit=2&order=label"
     cursor = _cursor(either, asked, "lab", "levy")
-    assert either.get(f"{asked}&cursor={cursor}", "lab", "levy").status_code == 200
-    assert either.get(f"{asked.replace('limit=2', 'limit=5')}&cursor={cursor}", "lab", "levy").status_code == 200
+    assert ask(either, f"{asked}&cursor={cursor}", "lab", "levy").status_code == 200
+    assert ask(either, f"{asked.replace('limit=2', 'limit=5')}&cursor={cursor}", "lab", "levy").status_code == 200
     for path, department, purpose in (
         (asked, "lab", "case_investigation"),
         (asked, "market", "case_investigation"),
@@ -118,11 +119,11 @@ def test_a_cursor_is_for_one_question_of_one_asker(either: World) -> None:
         (f"{asked}&select=label", "lab", "levy"),
         (f"{VIEW}?limit=2", "food", "inspection_planning"),
     ):
-        answer = either.get(f"{path}&cursor={cursor}", department, purpose)
+        answer = ask(either, f"{path}&cursor={cursor}", department, purpose)
         assert (answer.status_code, answer.json()["code"]) == (422, "bad_cursor"), path
     own = _cursor(either, asked, "lab", "case_investigation")
     give(either, {"id": "first", "channels": ["query"], "rows": {"field": "sample_id", "op": "gt", "value": 1}})
-    narrowed = either.get(f"{asked}&cursor={own}", "lab", "case_investigation")
+    narrowed = ask(either, f"{asked}&cursor={own}", "lab", "case_investigation")
     assert narrowed.json()["code"] == "bad_cursor"
 
 
@@ -141,18 +142,18 @@ def test_a_cursor_cannot_be_forged_or_read(world: World) -> None:
             headers=world.headers("lab", "levy"),
         )
         assert (answer.status_code, answer.json()["code"]) == (422, "bad_cursor"), forged
-    both = world.get(f"{asked}&cursor={cursor}&offset=1", "lab", "levy")
+    both = ask(world, f"{asked}&cursor={cursor}&offset=1", "lab", "levy")
     assert (both.status_code, both.json()["code"]) == (422, "bad_filter")
 
 
 def test_an_answer_that_did_not_change(either: World) -> None:
     """With the entity tag of an answer it is not sent again while view, decision and question are the same; that is
     recorded too; the tag is another for another asker, format or state of the view."""
-    first = either.get(f"{VIEW}?limit=5")
+    first = ask(either, f"{VIEW}?limit=5", *FOOD)
     tag = first.headers["etag"]
     assert tag.startswith('W/"')
     assert first.headers["cache-control"] == "private, no-cache"
-    again = either.get(f"{VIEW}?limit=5", If_None_Match=f'"other", {tag}')
+    again = ask(either, f"{VIEW}?limit=5", *FOOD, If_None_Match=f'"other", {tag}')
     assert (again.status_code, again.content) == (304, b"")
     assert again.headers["etag"] == tag
     entry = either.parts.audit.recent(1)[0].body
@@ -161,17 +162,17 @@ def test_an_answer_that_did_not_change(either: World) -> None:
         0,
         True,
     )
-    assert either.get(f"{VIEW}?limit=6", If_None_Match=tag).status_code == 200
-    assert either.get(f"{VIEW}?limit=5", If_None_Match=tag, Accept="text/csv").status_code == 200
-    assert either.get(f"{VIEW}?limit=5", "tax", "levy", If_None_Match=tag).status_code == 200
-    denied = either.get(f"{VIEW}?limit=5", "weather", "levy", If_None_Match=tag)
+    assert ask(either, f"{VIEW}?limit=6", *FOOD, If_None_Match=tag).status_code == 200
+    assert ask(either, f"{VIEW}?limit=5", *FOOD, If_None_Match=tag, Accept="text/csv").status_code == 200
+    assert ask(either, f"{VIEW}?limit=5", "tax", "levy", If_None_Match=tag).status_code == 200
+    denied = ask(either, f"{VIEW}?limit=5", "weather", "levy", If_None_Match=tag)
     assert denied.status_code == 403
     with either.views.begin() as connection:
         connection.exec_driver_sql("UPDATE view SET seq = seq + 1 WHERE name = 'food_business'")
-    eventually(lambda: either.get(f"{VIEW}?limit=5", If_None_Match=tag).status_code == 200)
+    eventually(lambda: ask(either, f"{VIEW}?limit=5", *FOOD, If_None_Match=tag).status_code == 200)
 
 
 def test_answers_about_persons_are_not_kept(world: World) -> None:
     """What has a personal column is not to be stored by anybody."""
-    answer = world.get("/v1/views/resident?citizen_id=eq.11010519491231002X", "police", "case_investigation")
+    answer = ask(world, "/v1/views/resident?citizen_id=eq.11010519491231002X", "police", "case_investigation")
     assert answer.headers["cache-control"] == "no-store"

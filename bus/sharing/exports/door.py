@@ -146,7 +146,7 @@ class ExportDoor:
             query.moment, standing.stale,
         )  # fmt: skip
         file = writer(chosen, permitted.shown, _about(answer, asked))
-        give_back = self._places.take(asked.who, asked.subject.department)
+        give_back = self._places.take(asked.subject.department)
         statements = exported(self._door.allowed_rows(shape, permitted, allow), permitted)
         work = _Work(self._pool, _parts(self._reader, statements, file, min(allow.limits.seconds, LONGEST_S)))
         try:

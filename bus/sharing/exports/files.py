@@ -13,6 +13,8 @@ from bus.sharing.formats import Format, Row, body, csv_lines, document
 from bus.sharing.permitted import Shown
 
 DECIMAL_DIGITS: Final = 38
+GROUP_ROWS: Final = 20_000
+GROUP_BYTES: Final = 8 * 1024 * 1024
 SUFFIXES: Final[Mapping[Format, str]] = {Format.CSV: "csv", Format.NDJSON: "ndjson", Format.PARQUET: "parquet"}
 
 
@@ -90,7 +92,7 @@ class _Sink:
 
 
 class _Parquet:
-    """A row group for each batch; nested values as JSON text."""
+    """Rows are kept by column until a row group is worth it; nested values are JSON text."""
 
     def __init__(self, shown: Sequence[Shown], about: Mapping[str, str]) -> None:
         import pyarrow as pa  # late: loads Arrow
@@ -103,6 +105,7 @@ class _Parquet:
         self._schema = pa.schema(fields, metadata={f"bus.{name}": text for name, text in about.items()})
         self._sink, self._pa = _Sink(), pa
         self._file = parquet.ParquetWriter(self._sink, self._schema)
+        self._kept: list[Any] = []
 
     def first(self) -> bytes:
         return self._sink.take()
@@ -113,11 +116,19 @@ class _Parquet:
             self._pa.array([_cell(value, kind) for value in column], field.type)
             for column, kind, field in zip(columns, self._kinds, self._schema, strict=True)
         ]
-        self._file.write_batch(self._pa.RecordBatch.from_arrays(arrays, schema=self._schema))
-        return self._sink.take()
+        self._kept.append(self._pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+        rows_kept, bytes_kept = sum(kept.num_rows for kept in self._kept), sum(kept.nbytes for kept in self._kept)
+        return self._group() if rows_kept >= GROUP_ROWS or bytes_kept >= GROUP_BYTES else b""
 
     def last(self) -> bytes:
+        group = self._group() if self._kept else b""
         self._file.close()
+        return group + self._sink.take()
+
+    def _group(self) -> bytes:
+        """A row group of what is kept."""
+        table, self._kept = self._pa.Table.from_batches(self._kept), []
+        self._file.write_table(table)
         return self._sink.take()
 
 

@@ -19,7 +19,7 @@ from bus.infra.database import open_database, translated_errors
 from bus.sharing.store import Statements
 
 Rows = Sequence[sa.Row[Any]]
-BATCH: Final = 1_000
+BATCH: Final = 500
 _STEP: Final = 10_000  # of SQLite's instructions, between two looks at the clock
 
 

@@ -1,0 +1,1 @@
+"""What everybody gets: figures about few persons are withheld, whichever way somebody comes for open data."""
