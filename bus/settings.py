@@ -46,7 +46,23 @@ class Settings(BaseSettings):
     web_host: str = "127.0.0.1"
     web_port: int = Field(0, ge=0, le=65535, description="0: a free one is chosen at first start and kept")
     web_hosts: str = Field("", description="further host names that serve answers to, comma-separated")
-    tls_terminated: bool = Field(False, description="a proxy in front speaks TLS; needed off loopback")
+    web_address: str | None = Field(None, description="the portal's public address, if a proxy is in front")
+    tls_terminated: bool = Field(False, description="a proxy in front speaks TLS; this or tls_certificate off loopback")
+    tls_certificate: Path | None = Field(None, description="PEM; serve speaks TLS itself")
+    tls_key: Path | None = Field(None, description="PEM; the key of tls_certificate")
+    tls_client_ca: Path | None = Field(None, description="PEM; only clients (proxies) certified by it may connect")
+    client_cert_proxies: str = Field(
+        "", description="addresses of proxies that forward verified client certificates, comma-separated"
+    )
+
+    oidc_issuer: str | None = Field(None, description="an OpenID provider whose tokens are believed too")
+    oidc_audience: str = Field("bus", description="the audience that its tokens for this bus have")
+    oidc_department_claim: str = Field("sub", description="the claim with the department, in systems' tokens")
+    oidc_client_id: str | None = Field(None, description="the portal as its client: people can sign in")
+    oidc_client_secret: SecretStr | None = None
+    oidc_person_department_claim: str = Field("department", description="... in the ID tokens of people")
+    oidc_officer_claim: str = Field("preferred_username", description="the claim with the person's name")
+    oidc_administrator_claim: str = Field("bus_administrator", description="true: staff of the bus")
 
     lease_s: float = Field(5.0, gt=0, description="a view's lease; renewed every fifth of it")
     batch_events: int = Field(20_000, gt=0, description="events a builder applies in one transaction at most")
@@ -60,7 +76,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def refuse_unsafe(self) -> Settings:
         """Plain HTTP leaves the machine only behind a proxy that says it terminates TLS; a demonstration never does."""
-        if self.web_host not in LOOPBACK and not self.tls_terminated:
+        if self.web_host not in LOOPBACK and not self.tls_terminated and self.tls_certificate is None:
             raise ValueError(
                 f"BUS_WEB_HOST={self.web_host} would serve plain HTTP off loopback: put a TLS proxy in front "
                 "and set BUS_TLS_TERMINATED=true"
@@ -70,7 +86,17 @@ class Settings(BaseSettings):
                 f"BUS_DEMO would let anyone who reaches BUS_WEB_HOST={self.web_host} ask as any department: "
                 "leave one of them out"
             )
+        if any(proxy not in LOOPBACK for proxy in self.proxies) and self.tls_client_ca is None:
+            raise ValueError(
+                "BUS_CLIENT_CERT_PROXIES names a proxy on another machine: anybody could claim its address. "
+                "Set BUS_TLS_CERTIFICATE, BUS_TLS_KEY and BUS_TLS_CLIENT_CA, so that only the proxy can connect"
+            )
         return self
+
+    @property
+    def proxies(self) -> frozenset[str]:
+        """The addresses whose forwarded client certificates are believed."""
+        return frozenset(filter(None, (part.strip() for part in self.client_cert_proxies.split(","))))
 
     @property
     def database(self) -> str:

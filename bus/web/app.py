@@ -14,6 +14,7 @@ from bus.web import (
     freshness,
     grants,
     lineage,
+    login,
     open_data,
     operations,
     origins,
@@ -47,12 +48,21 @@ def create_app(parts: Parts, routers: Sequence[APIRouter] = ()) -> FastAPI:
     broker = parts.shares.found if parts.shares is not None else None
     app.state.figures = Figures(parts.views, parts.quarantined, parts.shapes, parts.promises, broker=broker)
     problems.install(app)
-    doors = (views.router, open_data.router, changes.router, lineage.router, questions.router, discrepancies.router, freshness.router, grants.api)
-    portal_pages = (portal.router, pages.router, origins.router, grants.router)
+    doors = (
+        views.router,
+        open_data.router,
+        changes.router,
+        lineage.router,
+        questions.router,
+        discrepancies.router,
+        freshness.router,
+        grants.api,
+    )
+    portal_pages = (portal.router, pages.router, origins.router, grants.router, login.router)
     for router in (*doors, operations.router, reference.router, *portal_pages, *routers):
         app.include_router(router)
     portal.mount_static(app)
-    app.add_middleware(Edge, hosts=parts.hosts, figures=app.state.figures)
+    app.add_middleware(Edge, hosts=parts.hosts, figures=app.state.figures, proxies=parts.proxies)
     return app
 
 

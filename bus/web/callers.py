@@ -1,12 +1,15 @@
-"""Who calls: the subject of the bearer token, and nothing else (A09)."""
+"""Who calls: the subject of the bearer token, or of a client certificate that a trusted proxy forwards, and nothing
+else (A09)."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 from fastapi import Depends, Request
 
-from bus.access.identity import Subject
+from bus.access.identity import Subject, UnknownKey, Verifier
+from bus.access.oidc.verifying import Verifiers
 from bus.errors import AdministratorsOnly, InvalidToken
 from bus.web.parts import Parts
 
@@ -22,9 +25,26 @@ async def subject_of(request: Request) -> Subject:
     headers = request.headers.getlist("authorization")
     if len(headers) > 1:
         raise InvalidToken(why="there is more than one")
-    subject = parts_of(request).verifier.subject(headers[0] if headers else None)
+    certificate: Subject | None = request.scope.get("bus.certified")
+    if certificate is not None and not headers:
+        subject = certificate
+    else:
+        subject = await _verified(parts_of(request).verifier, headers[0] if headers else None)
+    if certificate is not None and subject.department != certificate.department:
+        raise InvalidToken(why="it is another department's than the client certificate")
     request.scope["bus.department"] = subject.department
     return subject
+
+
+async def _verified(verifier: Verifier | Verifiers, header: str | None) -> Subject:
+    """The token's subject; where it names a key that is not known, the outside provider's keys are read anew first."""
+    try:
+        return verifier.subject(header)
+    except UnknownKey as error:
+        if not isinstance(verifier, Verifiers):
+            raise
+        await asyncio.to_thread(verifier.refresh, error)
+        return verifier.subject(header)
 
 
 async def administrator_of(request: Request) -> Subject:

@@ -16,13 +16,22 @@ import structlog
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bus.errors import AddressTooLong, BadHost, BusError, EncodingNotTaken, ForeignIdentity, TooLarge
+from bus.access.certificates import HEADER, certified
+from bus.errors import (
+    AddressTooLong,
+    BadHost,
+    BusError,
+    EncodingNotTaken,
+    ForeignIdentity,
+    InvalidToken,
+    TooLarge,
+)
 from bus.web.figures import Figures
 from bus.web.problems import problem
 
 MAX_ADDRESS: Final = 8 * 1024
 MAX_BODY: Final = 1024 * 1024
-CERTIFICATE: Final = b"x-forwarded-client-cert"
+CERTIFICATE: Final = HEADER.encode()
 _CSP: Final = (
     "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'; "
     "script-src 'self'; style-src 'self'; img-src 'self' data:"
@@ -56,11 +65,13 @@ def logger() -> Any:
 
 
 class Edge:
-    """ASGI middleware. ``hosts``: the names this service answers to, without ports."""
+    """ASGI middleware. ``hosts``: the names this service answers to, without ports; ``proxies``: the addresses whose
+    forwarded client certificates are believed."""
 
-    def __init__(self, app: ASGIApp, *, hosts: Iterable[str], figures: Figures) -> None:
+    def __init__(self, app: ASGIApp, *, hosts: Iterable[str], figures: Figures, proxies: Iterable[str] = ()) -> None:
         self._app, self._figures = app, figures
         self._hosts = frozenset(host.lower() for host in hosts)
+        self._proxies = frozenset(proxies)
         self._log = logger()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -95,12 +106,22 @@ class Edge:
         if len(hosts) != 1 or _host_name(hosts[0]) not in self._hosts:
             return BadHost()
         for name, value in scope["headers"]:
-            if name == CERTIFICATE:
-                return ForeignIdentity(header=CERTIFICATE.decode())
+            if name == CERTIFICATE and (refused := self._certify(scope, value)) is not None:
+                return refused
             if name == b"content-length" and (not value.isdigit() or int(value) > MAX_BODY):
                 return TooLarge(limit=f"{MAX_BODY} bytes")
             if name == b"content-encoding" and value.lower() != b"identity":
                 return EncodingNotTaken(encoding=value.decode("latin-1")[:40])
+        return None
+
+    def _certify(self, scope: Scope, header: bytes) -> BusError | None:
+        """Notes whom a forwarded client certificate names, once, and only from a trusted proxy (A09)."""
+        if not scope["client"] or scope["client"][0] not in self._proxies or "bus.certified" in scope:
+            return ForeignIdentity(header=HEADER)
+        try:
+            scope["bus.certified"] = certified(header.decode("latin-1"))
+        except InvalidToken as error:
+            return error
         return None
 
     def _record(self, scope: Scope, seconds: float) -> None:

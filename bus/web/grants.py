@@ -10,14 +10,15 @@ from itertools import groupby
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from bus.core.grants import Grant
-from bus.errors import NotFound
+from bus.errors import NotFound, NotSignedIn
 from bus.sharing.recipes import Recipe, Site, recipes
 from bus.web.callers import Caller, TheParts, parts_of
 from bus.web.parts import Parts
 from bus.web.portal import current, page
+from bus.web.session import required
 
 router = APIRouter(include_in_schema=False)
 api = APIRouter(prefix="/v1", tags=["grants"])
@@ -43,7 +44,12 @@ def connections(
 async def all_grants(request: Request) -> Response:
     """Every grant in words, by consumer."""
     overview, parts = await current(request), parts_of(request)
-    held = await asyncio.to_thread(parts.grants.all)
+    try:
+        held = await asyncio.to_thread(_visible, request, parts)
+    except NotSignedIn:
+        if parts.sessions is None:
+            raise
+        return RedirectResponse("/login?next=/grants", status_code=303)
     ordered = sorted(held, key=lambda grant: (grant.consumer, grant.view, grant.purpose, grant.id))
     by_consumer = [(consumer, list(grants)) for consumer, grants in groupby(ordered, key=lambda grant: grant.consumer)]
     content = {"overview": overview, "by_consumer": by_consumer, "shapes": parts.shapes(), "now": _now()}
@@ -54,13 +60,22 @@ async def all_grants(request: Request) -> Response:
 async def connect(request: Request, grant_id: str) -> Response:
     """What a department's developer pastes to use one grant."""
     overview, parts = await current(request), parts_of(request)
-    grant = next((one for one in await asyncio.to_thread(parts.grants.all) if one.id == grant_id), None)
+    grant = next((one for one in await asyncio.to_thread(_visible, request, parts) if one.id == grant_id), None)
     if grant is None:
         raise NotFound(what=f"grant '{grant_id}'")
     found = _recipes(request, parts, grant)
     bootstrap = next(filter(None, (_bootstrap(parts, recipe) for recipe in found)), None)
     content = {"overview": overview, "grant": grant, "recipes": found, "bootstrap": bootstrap}
     return page("connect.html", request, content)
+
+
+def _visible(request: Request, parts: Parts) -> Sequence[Grant]:
+    """The grants that the page's reader may know of: staff of the bus all, others their own department's; in a
+    demonstration everybody all. Raises `NotSignedIn`."""
+    if parts.demo:
+        return parts.grants.all()
+    person = required(request)
+    return [one for one in parts.grants.all() if person.administrator or one.consumer == person.department]
 
 
 def _recipes(request: Request, parts: Parts, grant: Grant) -> Sequence[Recipe]:

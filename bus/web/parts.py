@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bus.access.decision import Decider
 from bus.access.identity import Issuer, Verifier
+from bus.access.oidc.verifying import Verifiers
 from bus.access.store import GrantStore
 from bus.audit.anchoring import Anchoring
 from bus.audit.log import AuditLog
@@ -26,6 +27,7 @@ from bus.sharing.subscribing.door import ChangesDoor
 from bus.views.catalogue import Declarations, Shape
 from bus.views.rebuilding.requests import Kind, Request
 from bus.views.store import ViewStore
+from bus.web.session import Sessions
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class Parts:
     newest of them.
     ``promises``: of freshness, by entity, as they stand. ``credentials``: how a department's systems reach the
     broker. ``hosts``: the names this host answers to.
+    ``sessions``: where people can sign in; ``proxies``: whose forwarded client certificates are believed.
     """
 
     registry: Registry
@@ -64,7 +67,7 @@ class Parts:
     exports: ExportDoor
     lineage: LineageDoor
     minimal: MinimalDoor
-    verifier: Verifier
+    verifier: Verifier | Verifiers
     bundle: Callable[[], tuple[bytes, str]]
     bundle_token: str
     quarantined: Callable[[], int]
@@ -77,6 +80,8 @@ class Parts:
     issuer: Issuer | None = None
     streams: StreamParts | None = None
     shares: Shares | None = None
+    sessions: Sessions | None = None
+    proxies: frozenset[str] = frozenset()
     demo: bool = False
     hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
     version: str = "0.1.0"

@@ -22,6 +22,7 @@ from bus.web.callers import parts_of
 from bus.web.overview import Kept, Overview
 from bus.web.parts import Parts
 from bus.web.problems import request_id
+from bus.web.session import person_of
 
 router = APIRouter(include_in_schema=False)
 _HERE: Final = Path(__file__).parent
@@ -63,11 +64,15 @@ def page(name: str, request: Request, content: Mapping[str, Any], *, status: int
     parts = parts_of(request)
     addresses = [(code, request.url.include_query_params(lang=code)) for code in languages.LANGUAGES]
     other = [(code, f"{url.path}?{url.query}") for code, url in addresses]
-    html = (
-        _pages(language)
-        .get_template(name)
-        .render(**content, demo=parts.demo, version=parts.version, languages=other, path=request.url.path)
-    )
+    known = {
+        "demo": parts.demo,
+        "version": parts.version,
+        "languages": other,
+        "path": request.url.path,
+        "person": person_of(request),
+        "may_sign_in": parts.sessions is not None,
+    }
+    html = _pages(language).get_template(name).render(**{**known, **content})
     headers = {"Vary": "Accept-Language", "Content-Language": language}
     return HTMLResponse(html, status_code=status, headers=headers)
 

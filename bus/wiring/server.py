@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ import uvicorn
 from bus.access.broker import CONTROL_TOPIC
 from bus.access.decision import Decider
 from bus.access.engine import PolicyEngine
-from bus.access.identity import Issuer, Verifier
+from bus.access.identity import Issuer
 from bus.access.opa import OpaClient
 from bus.access.store import GrantStore
 from bus.audit.log import AuditLog
@@ -53,9 +54,10 @@ from bus.web.serving import Patient
 from bus.wiring.alarms import watching
 from bus.wiring.anchoring import anchored, make_anchoring
 from bus.wiring.broker import followed, make_broker, make_shares, reconciling
+from bus.wiring.changes import make_streams
+from bus.wiring.identity import Identity, make_identity, refreshed
 from bus.wiring.rules import signed_rules
 from bus.wiring.site import ISSUER_KEY, connection
-from bus.wiring.changes import make_streams
 from bus.wiring.viewing import CurrentShapes
 
 AUDIT_WAIT_S: Final = 0.2
@@ -64,13 +66,18 @@ AUDIT_WAIT_S: Final = 0.2
 def serve(settings: Settings) -> None:
     """Runs the web server until it is told to stop."""
     logs.configure("serve")
-    parts = make_parts(settings)
+    identity = make_identity(settings)
+    parts = make_parts(settings, identity)
     app = create_app(parts, routers=(admin.router, status.router, registry.router))
     config = uvicorn.Config(
         app,
         host=settings.web_host,
         port=settings.web_port,
         http=Patient,
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
+        ssl_ca_certs=str(settings.tls_client_ca) if settings.tls_client_ca else None,
+        ssl_cert_reqs=ssl.CERT_REQUIRED if settings.tls_client_ca else ssl.CERT_NONE,
         access_log=False,
         log_config=None,
         server_header=False,
@@ -79,11 +86,16 @@ def serve(settings: Settings) -> None:
     )
     promises = PromiseStore(open_database(settings.database, "governance"))
     bus_connection = connection(settings, str(settings.kafka), settings.kafka_username)
-    with watching(promises, parts.registry, bus_connection), anchored(parts.anchoring), reconciling(parts.shares):
+    with (
+        watching(promises, parts.registry, bus_connection),
+        anchored(parts.anchoring),
+        reconciling(parts.shares),
+        refreshed(identity),
+    ):
         asyncio.run(uvicorn.Server(config).serve())
 
 
-def make_parts(settings: Settings) -> Parts:
+def make_parts(settings: Settings, identity: Identity) -> Parts:
     """Everything behind the handlers, on the governance database and the (read-only) views database."""
     if not settings.kafka or not settings.opa:
         raise SetupError("serve needs BUS_KAFKA and BUS_OPA; `bus up` and `make demo` start all of it.")
@@ -163,7 +175,9 @@ def make_parts(settings: Settings) -> Parts:
         exports=ExportDoor(door, reader=ExportReader(settings.database), audit=audit),
         lineage=lineage,
         minimal=MinimalDoor(door, reader=reader, audit=audit, budget=budget),
-        verifier=Verifier(secrets.public_key(ISSUER_KEY).read_bytes()),
+        verifier=identity.verifier,
+        sessions=identity.sessions,
+        proxies=settings.proxies,
         issuer=Issuer(secrets.ensure_key(ISSUER_KEY).read_bytes()) if settings.demo else None,
         bundle=signed_rules(settings, governance, audit.append_sync),
         bundle_token=settings.bundle_token.get_secret_value() if settings.bundle_token else secrets.token(BUNDLE_TOKEN),

@@ -27,7 +27,7 @@ AGAIN_S: Final = 10.0
 TIMEOUT_S: Final = 3.0
 MAX_BYTES: Final = 256 * 1024
 MIN_RSA_BITS: Final = 2048
-_KINDS: Final = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
+_KINDS: Final[Mapping[str, type[RSAKey | ECKey | OKPKey]]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
 _CURVES: Final = ("P-256", "Ed25519")
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
@@ -162,10 +162,7 @@ def _key(entry: Any) -> Key | None:
         key: Key = kind.import_key({name: value for name, value in entry.items() if name not in _PRIVATE})
     except (JoseError, ValueError, TypeError, KeyError):
         return None
-    if isinstance(key, RSAKey):
-        strong = key.raw_value.key_size >= MIN_RSA_BITS
-    else:
-        strong = key.curve_name in _CURVES
+    strong = key.raw_value.key_size >= MIN_RSA_BITS if isinstance(key, RSAKey) else key.curve_name in _CURVES
     return key if strong and entry.get("alg", algorithm(key)) in (algorithm(key), "EdDSA") else None
 
 

@@ -101,13 +101,10 @@ class SignIn:
             raise IdentityUnavailable() from error
         if response.status_code >= 500:
             raise IdentityUnavailable()
-        if (
-            response.status_code != 200
-            or not isinstance(document, dict)
-            or not isinstance(document.get("id_token"), str)
-        ):
+        token = document.get("id_token") if response.status_code == 200 and isinstance(document, dict) else None
+        if not isinstance(token, str):
             raise InvalidToken(why="the provider did not confirm the sign-in")
-        return str(document["id_token"])
+        return token
 
     def _verified(self, token: str) -> Mapping[str, Any]:
         try:
