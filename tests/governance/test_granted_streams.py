@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from aiokafka.client import AIOKafkaClient
 from aiokafka.protocol.fetch import FetchRequest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
@@ -33,6 +35,9 @@ from bus.infra.database import open_database
 from bus.infra.kafka import Admin
 from bus.views.catalogue import Shape, shape_of
 from bus.views.changelog.streamed import Streamed
+from bus.views.store import ViewStore
+from bus.web.figures import Figures
+from bus.wiring.broker import followed, make_shares, reconciling
 from tests.conftest import unique
 
 NOON = dt.datetime(2026, 5, 5, 12, tzinfo=dt.UTC)
@@ -63,6 +68,7 @@ class Office:
     first: str
     second: str
     view: str
+    engine: sa.Engine
     grants: GrantStore
     directory: Directory
     registry: Registry
@@ -124,13 +130,20 @@ def office(kafka: KafkaConnection, kafka_admin: Admin, sqlite_url: str) -> Itera
     )
     shares.reconcile()  # what other tests had on this broker was too much
     sent.clear()
-    stores = (grants, directory, registry, streamed)
+    stores = (engine, grants, directory, registry, streamed)
     yield Office(names[0], names[1], view, *stores, broker, kafka_admin, kafka, clock, shares, sent, announced)
     broker.close()
     engine.dispose()
     known = {*department_acls(names[0]), *department_acls(names[1])}
     kafka_admin.remove_acls(kafka_admin.acls() - before - worker_acls() - streams_acls() | known)
     kafka_admin.ensure_acls(before - known)
+
+
+def eventually(holds: Callable[[], object], *, what: str) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline, f"{what} did not come"
+        time.sleep(0.02)
 
 
 def send(connection: KafkaConnection, topic: str) -> None:
@@ -286,6 +299,41 @@ def test_what_somebody_else_changed_is_put_right_and_reported(office: Office) ->
     office.shares.reconcile()
     assert len(office.sent) == 1
     office.admin.remove_acls(foreign)
+    figures = Figures(ViewStore(office.engine), lambda: 0, dict, dict, broker=office.shares.found).text().decode()
+    assert f'bus_broker_drift_total{{change="removed"}} {float(len(mine))}' in figures
+    assert "bus_broker_in_order 1.0" in figures
+
+
+def test_an_alarm_reaches_its_topic(office: Office) -> None:
+    """As a CloudEvent, once, as serve sends it; the request that changed grants is answered with all in order."""
+    told: list[str] = []
+    shares = make_shares(
+        office.engine,
+        office.connection,
+        grants=office.grants,
+        directory=office.directory,
+        shapes=lambda: {office.view: shape(office.view)},
+        registry=office.registry,
+        broker=office.broker,
+        announce=told.append,
+    )
+    today = dt.datetime.now(dt.UTC).date()
+    office.grant(office.first, valid={"from": today.isoformat(), "to": (today + dt.timedelta(days=2)).isoformat()})
+    followed(told.append, shares)("grants")
+    assert told == ["grants", "views"]
+    assert office.acls() >= share_acls(office.first, office.view)
+    office.admin.remove_acls(share_acls(office.first, office.view))
+    with reconciling(shares):
+        eventually(lambda: not office.shares._alarms.unsent() and shares.found().removed == 2, what="the alarm")
+    consumer = KafkaConsumer(**office.connection.kafka_python(), group_id=None, auto_offset_reset="earliest")
+    consumer.assign([TopicPartition("bus.alarms", 0)])
+    while not (found := consumer.poll(timeout_ms=200)):
+        pass
+    consumer.close(autocommit=False)
+    ((*_, record),) = found.values()
+    sent = dict(record.headers)
+    assert (sent["ce_type"], sent["ce_source"], sent["ce_specversion"]) == (b"bus.broker.drift", b"/bus", b"1.0")
+    assert json.loads(record.value)["removed"] == sorted(map(str, share_acls(office.first, office.view)))
 
 
 def test_streams_follow_days_suspensions_and_schemas(office: Office) -> None:
