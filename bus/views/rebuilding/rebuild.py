@@ -211,8 +211,8 @@ class Rebuilds:
             progress.comparing = self._comparer.submit(compare, self._engine, held.shape, shadow.shape, columns)
         for _ in range(_TRIES):
             if progress.comparing.done():
-                made, progress.comparing = progress.comparing.result(), None
-                return made
+                made, progress.comparing = progress.comparing, None  # one that failed is made again
+                return made.result()
             time.sleep(_PAUSE_S)
         return None
 
@@ -281,8 +281,9 @@ class Rebuilds:
         note(self._engine, held.name, held.epoch, request=str(doc.get("request", "")), rebuild=json.dumps(doc))
 
     def _again(self, held: Held, shape: Shape) -> None:
-        """The view's tables are others now: it is built on with a new builder, from the positions that they have."""
-        held.reading = False
+        """The view's tables are others now: it is built on with a new builder, from the positions that they have. Where
+        that fails, whoever keeps the roster finds the view without targets and begins again."""
+        held.reading, held.targets = False, {}
         self._crew.start(self._crew.take(shape, held.epoch))
 
 

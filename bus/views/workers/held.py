@@ -16,7 +16,7 @@ class Held:
     """A view that this worker builds, with the shape that its tables have. ``positions``: next offset to apply, by
     place; ``targets``: ends seen at the start, which make it live; ``builder`` is None for an aggregate,
     ``enrolment`` for a view that reads no others. ``reading``: whether a reader may feed it; ``careful``: whether its
-    next batch is tried in a process of its own first."""
+    next batch is tried in a process of its own first; ``stopping``: why it was stopped, until the database says so."""
 
     shape: Shape
     epoch: int
@@ -28,6 +28,7 @@ class Held:
     reading: bool = False
     live: bool = False
     careful: bool = False
+    stopping: str = ""
 
     @property
     def name(self) -> str:

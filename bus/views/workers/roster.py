@@ -152,11 +152,12 @@ class Roster:
 
     def stop_view(self, held: Held, reason: str) -> None:
         """The view cannot go on: it says so and is fed no more, until its declaration changes or a worker starts."""
-        held.reading = False
+        held.reading, held.stopping = False, reason
         if self.held.get(held.name) is not held:
             return  # its declaration changed meanwhile; the new generation is not what is in trouble
-        log.error("view_stopped", view=held.name, reason=reason)
         set_state(self._engine, held.name, held.epoch, "stopped", reason)
+        held.stopping = ""
+        log.error("view_stopped", view=held.name, reason=reason)
 
     def close(self) -> None:
         """Gives all leases back."""
@@ -191,8 +192,8 @@ class Roster:
                 return
             self.workers.took(name)
             held = self.take(self.applied[name], epoch)
-        elif self._is_outdated(held, shape):
-            held = self.take(shape, held.epoch)
+        elif (other := self._other_shape(held, shape)) is not None:
+            held = self.take(other, held.epoch)
         if state is not None:
             self._rebuilds.follow(held, shape, state, self._asked.get(name))
             held = self.held.get(name, held)
@@ -202,10 +203,14 @@ class Roster:
         if not held.reading and not held.targets and held.builder is not None:
             self.start(held)
 
-    def _is_outdated(self, held: Held, shape: Shape) -> bool:
-        """Whether an aggregate has another shape by now."""
-        changed = held.shape.fingerprint != shape.fingerprint
-        return held.builder is None and changed and self._computable(shape)
+    def _other_shape(self, held: Held, declared: Shape) -> Shape | None:
+        """The shape to go on with, where it is another by now: an aggregate's as it is declared; that of the tables
+        where they were changed or swapped and what was to follow failed."""
+        if held.builder is None:
+            changed = held.shape.fingerprint != declared.fingerprint
+            return declared if changed and self._computable(declared) else None
+        applied = self.applied[held.name]
+        return applied if not held.targets and held.shape.fingerprint != applied.fingerprint else None
 
     def _computable(self, shape: Shape) -> bool:
         """Whether the tables that are there have what an aggregate needs: a view that it reads may be built anew."""
@@ -251,16 +256,15 @@ class Roster:
         if {topic for topic, _ in ends} != held.topics:
             return  # a topic is not there yet
         ids = admin.topic_ids(held.topics)
-        positions = start_positions(self._engine, held.name, held.epoch, starts, ids)
-        held.targets = dict(ends)
-        held.positions = positions
+        held.positions = positions = start_positions(self._engine, held.name, held.epoch, starts, ids)
         state = self._store.state(held.name)
         held.ids = known_ids(state.origins if state else None)
         reason = reason_to_stop(held.topics, held.ids, ids, positions=positions, starts=starts, ends=ends)
+        held.targets = dict(ends)  # once nothing can fail any more: without them the next tick starts it again
         if reason:
             self.stop_view(held, reason)
-            return
-        held.reading = True
+        else:
+            held.reading = True
 
     def _give_back(self) -> None:
         """One view for a worker that has two fewer; what is being built beside stays with its view."""
@@ -277,14 +281,15 @@ class Roster:
 
     def _mark_live(self) -> None:
         for held in list(self.held.values()):
-            if held.builder is not None and not held.live and held.caught_up and self._reads_live(held):
-                try:
+            try:
+                if held.stopping:  # the database did not take it when the view was stopped
+                    self.stop_view(held, held.stopping)
+                elif held.builder is not None and not held.live and held.caught_up and self._reads_live(held):
                     set_state(self._engine, held.name, held.epoch, "live")
-                except Fenced:
-                    self.forget(held)
-                    continue
-                held.live = True
-                log.info("view_live", view=held.name)
+                    held.live = True
+                    log.info("view_live", view=held.name)
+            except Fenced:
+                self.forget(held)
 
     def _reads_live(self, held: Held) -> bool:
         """Whether the views looked up are live."""
