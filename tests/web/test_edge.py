@@ -42,6 +42,8 @@ def test_a_path_cannot_stand_in_for_another(world: World) -> None:
         "http://evil.example/v1/views/food_business",
         "//v1/views/food_business",
         "/v1//views/food_business",
+        "@evil.example/v1/views/food_business",
+        "evil.example:80",
     ):
         answer = _raw(world, f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
         assert answer.split()[1] in (b"400", b"401", b"404")
