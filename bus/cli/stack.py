@@ -73,6 +73,8 @@ def status(
         columns = ("consumer", "view", "state", "position", "behind", "problem")
         show_table("Streams", columns, [tuple(item[name] for name in columns) for item in found["subscriptions"]])
     console.print(f"quarantine {found['quarantine']}")
+    if found["broker"]:
+        console.print(_broker(found["broker"]))
     for promise in found["promises"]:
         if promise["broken"]:
             newest = promise["newest_published"] or "never"
@@ -94,7 +96,17 @@ def _status() -> dict[str, Any]:
         "quarantine": inside["quarantine"],
         "promises": inside["promises"],
         "subscriptions": inside.get("subscriptions", []),
+        "broker": inside["broker"],
     }
+
+
+def _broker(found: dict[str, Any]) -> str:
+    """What Kafka's ACLs are, and what somebody else did to them."""
+    repaired = found["repaired"]["added"] + found["repaired"]["removed"]
+    drift = f"; {repaired} changes by others put right, see bus.alarms" if repaired else ""
+    if found["in_order"]:
+        return f"broker   in order, {found['shares']} streams{drift}"
+    return f"broker   not in order: {found['problem']}{drift}"
 
 
 def _department_status(department: str, as_json: bool) -> None:
