@@ -12,38 +12,30 @@ import datetime as dt
 import logging
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import sqlalchemy as sa
 
+from bus.access import granted
 from bus.access.answers import EVERY_ROW, Filter, Verdict, both
 from bus.access.engine import Outcome, PolicyEngine
 from bus.access.facts import request_input
+from bus.access.granted import Shape
 from bus.access.identity import Subject
 from bus.access.refusals import Asked, Directory, Standing, refusal
-from bus.access.store import GrantStore, Revisions
+from bus.access.revisions_store import Revisions
+from bus.access.store import GrantStore
 from bus.core import names
-from bus.core.columns import Column
 from bus.core.contracts import Kind
 from bus.core.grants import CHANNELS, PUBLIC, Grant, Limits
 from bus.core.guards import is_open
-from bus.core.masks import Mask, check_mask
-from bus.core.views import View
-from bus.errors import BadFilter, BusError, DatabaseUnavailable, PolicyError, Unavailable
+from bus.core.masks import Mask
+from bus.errors import BusError, DatabaseUnavailable, PolicyError, Unavailable
 
 MAX_CACHED: Final = 10_000
 log = logging.getLogger(__name__)
-
-
-class Shape(Protocol):
-    """A view with its columns."""
-
-    @property
-    def view(self) -> View: ...
-    @property
-    def columns(self) -> Sequence[Column]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +110,7 @@ class Decider:
         self._decided: OrderedDict[tuple[Any, ...], Outcome] = OrderedDict()
         # SQLite answers the two small reads in the loop faster than a thread could take them over
         self._aside = grants.engine.dialect.name != "sqlite"
+        self._revisions = grants.glance()
 
     async def run_canary(self) -> None:
         """Asks the built-in decision every second, for ever."""
@@ -156,7 +149,7 @@ class Decider:
 
     def _request(self, subject: Subject, shape: Shape, purpose: str | None, channel: str) -> _Request:
         """The request with the grants as they are now: those of the department, and those of everybody."""
-        revisions, at = self._grants.revisions(), self._clock()
+        revisions, at = self._revisions(), self._clock()
         stand = self._standing.of(subject.department)
         subject = replace(subject, attributes={**subject.attributes, **stand.attributes})
         if stand.suspended:
@@ -164,7 +157,7 @@ class Decider:
         consumers = dict.fromkeys((subject.department, PUBLIC))
         pairs = [self._grants.pair(consumer, shape.view.name, revisions.grants) for consumer in consumers]
         held = (grant for pair in pairs for grant in pair.grants if grant.active(at))
-        grants = tuple(grant for grant in held if not _tells_too_much(grant, shape))
+        grants = tuple(grant for grant in held if not granted.tells_too_much(grant, shape))
         digest = " ".join(pair.digest for pair in pairs)
         return _Request(subject, shape, purpose, channel, at, grants, revisions, digest)
 
@@ -206,11 +199,11 @@ class Decider:
             raise PolicyError()
         if (outcome.narrowed == EVERY_ROW) is not (narrowing.allow_all or not narrowing.ruled):
             raise PolicyError()
-        columns = tuple(column for column in request.shape.columns if _may_show(grant, column))
+        columns = tuple(column for column in request.shape.columns if granted.may_show(grant, column))
         return Allow(
             view=grant.view,
             columns=tuple(column.name for column in columns),
-            masks=_masks(grant, columns),
+            masks=granted.masks(grant, columns),
             filter=both(outcome.rows, outcome.narrowed),
             limits=grant.limits,
             grant_ids=(grant.id,),
@@ -219,41 +212,14 @@ class Decider:
             channel=request.channel,
             purpose=grant.purpose,
             consumer=request.subject.department,
-            least_group=_least_group(grant, request.shape),
-            questions=tuple(name for name in grant.questions if _may_ask(grant, request.shape, name)),
+            least_group=granted.least_group(grant, request.shape),
+            questions=tuple(name for name in grant.questions if granted.may_ask(grant, request.shape, name)),
         )
 
     def _refusal(self, request: _Request, verdict: Verdict) -> BusError:
         purposes = sorted({grant.purpose for grant in request.grants})
         asked = Asked(request.subject.department, request.purpose, request.channel, tuple(purposes))
         return refusal(asked, request.shape.view, verdict, self._directory)
-
-
-def _may_show(grant: Grant, column: Column) -> bool:
-    """Whether the grant shows the column: to everybody only while it is open (a declassification may have ended)."""
-    return column.name in grant.fields and (grant.consumer != PUBLIC or is_open(column))
-
-
-def _least_group(grant: Grant, shape: Shape) -> int | None:
-    """None where the consumer may page through the rows: their counts tell nothing more. What everybody may page
-    through is withheld all the same where the rows are of persons."""
-    of_persons = grant.consumer == PUBLIC and any(column.personal for column in shape.columns)
-    return None if "query" in grant.channels and not of_persons else grant.least_group
-
-
-def _may_ask(grant: Grant, shape: Shape, name: str) -> bool:
-    """Whether the view declares the question; to everybody it answers from open fields only."""
-    question = shape.view.question(name)
-    if question is None or grant.consumer != PUBLIC:
-        return question is not None
-    return all(is_open(column) for column in shape.columns if column.name in question.where.fields)
-
-
-def _tells_too_much(grant: Grant, shape: Shape) -> bool:
-    """Whether everybody would learn what is not open from which rows there are."""
-    if grant.consumer != PUBLIC:
-        return False
-    return any(column.name in grant.rows.fields and not is_open(column) for column in shape.columns)
 
 
 def _cache_key(request: _Request, rules: int) -> tuple[Any, ...]:
@@ -286,15 +252,3 @@ def _deciding_grant(request: _Request, outcome: Outcome) -> Grant:
     if grant.consumer not in consumers or (grant.view, grant.purpose) != asked or request.channel not in channels:
         raise PolicyError()
     return grant
-
-
-def _masks(grant: Grant, columns: Sequence[Column]) -> dict[str, Mask]:
-    """The masks of the shown columns. Raises `PolicyError` where one does not fit its column (any more)."""
-    masks = {column.name: grant.masks[column.name] for column in columns if column.name in grant.masks}
-    try:
-        for column in columns:
-            if column.name in masks:
-                check_mask(masks[column.name], column.name, column.kind)
-    except BadFilter as error:
-        raise PolicyError() from error
-    return masks

@@ -19,9 +19,12 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from bus.access.facts import refuse_inexact
+from bus.access.revisions_store import METADATA as REVISIONS
+from bus.access.revisions_store import SELECT_REVISIONS, Revisions, one_at_a_time, raise_revision, revisions_in
 from bus.core.grants import Grant, GrantSet, parse_grant_set, refuse_conflicts
 from bus.errors import GrantConflict, NotFound
 from bus.infra.database import create_tables, translated_errors, write
+from bus.infra.held import HeldRead
 
 MAX_CACHED: Final = 10_000
 METADATA: Final = sa.MetaData()
@@ -51,15 +54,6 @@ CHANGES: Final = sa.Table(
     sa.Column("by", sa.Text, nullable=False),  # the operating-system user, or the officer who revoked
     sa.Column("reason", sa.Text, nullable=False),
 )
-REVISIONS: Final = sa.Table(
-    "access_revisions",
-    METADATA,
-    sa.Column("name", sa.Text, primary_key=True),  # grants, rules
-    sa.Column("revision", sa.Integer, nullable=False),
-    sa.Column("content", sa.Text, nullable=False),  # hash of the rules
-    sa.Column("at", sa.Float, nullable=False),  # seconds since 1970
-)
-_SELECT_REVISIONS: Final = sa.select(REVISIONS.c.name, REVISIONS.c.revision, REVISIONS.c.at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +63,6 @@ class Change:
     added: tuple[str, ...]
     changed: tuple[str, ...]
     revoked: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Revisions:
-    """The revisions in force. ``rules_at``: when the rules got theirs, seconds since 1970."""
-
-    rules: int
-    grants: int
-    rules_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +107,7 @@ class GrantStore:
         self._pairs: OrderedDict[tuple[str, str], tuple[int, PairGrants]] = OrderedDict()
         self._lock = threading.Lock()
         create_tables(engine, METADATA)
+        create_tables(engine, REVISIONS)
 
     def apply(self, grant_set: GrantSet, *, os_user: str) -> Change:
         """Replaces the set of that name, all or nothing; what is gone from it is revoked.
@@ -234,27 +220,14 @@ class GrantStore:
     def revisions(self) -> Revisions:
         """Both revisions in one small read."""
         with translated_errors(), self.engine.connect() as connection:
-            rows = {row.name: row for row in connection.execute(_SELECT_REVISIONS)}
-        rules, grants = rows.get("rules"), rows.get("grants")
-        return Revisions(rules.revision if rules else 0, grants.revision if grants else 0, rules.at if rules else 0.0)
+            return revisions_in(connection.execute(SELECT_REVISIONS))
 
-
-def raise_revision(connection: Connection, name: str, at: dt.datetime, content: str = "") -> int:
-    """The next revision of ``name`` (grants, rules), in force with the transaction's commit."""
-    query = sa.select(REVISIONS.c.revision).where(REVISIONS.c.name == name)
-    revision = int(connection.execute(query).scalar() or 0) + 1
-    values = {"revision": revision, "content": content, "at": at.timestamp()}
-    if revision == 1:
-        connection.execute(REVISIONS.insert().values(name=name, **values))
-    else:
-        connection.execute(REVISIONS.update().where(REVISIONS.c.name == name).values(values))
-    return revision
-
-
-def one_at_a_time(connection: Connection) -> None:
-    """SQLite's write lock is taken by `write`; PostgreSQL would let two changes miss each other's grants."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(sa.text("SELECT pg_advisory_xact_lock(7205762)"))
+    def glance(self) -> Callable[[], Revisions]:
+        """`revisions` for a single thread that asks with every request: the cheapest read there is."""
+        if self.engine.dialect.name != "sqlite":
+            return self.revisions
+        held = HeldRead(self.engine, SELECT_REVISIONS)
+        return lambda: revisions_in(held.rows())
 
 
 def _row(grant: Grant) -> dict[str, str]:

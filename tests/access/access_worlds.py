@@ -10,7 +10,8 @@ from typing import Any
 from bus.access.decision import Decider
 from bus.access.engine import Limits, PolicyEngine
 from bus.access.opa import OpaClient
-from bus.access.store import GrantStore, raise_revision
+from bus.access.revisions_store import raise_revision
+from bus.access.store import GrantStore
 from bus.core.columns import Column
 from bus.core.contracts import Kind
 from bus.core.grants import GrantSet, parse_grant_set

@@ -28,7 +28,8 @@ from bus.access.decision import Decider
 from bus.access.engine import Limits, PolicyEngine
 from bus.access.identity import Issuer, Verifier
 from bus.access.opa import OpaClient
-from bus.access.store import GrantStore, raise_revision
+from bus.access.revisions_store import raise_revision
+from bus.access.store import GrantStore
 from bus.audit.anchoring import Anchoring
 from bus.audit.log import AuditLog
 from bus.contracts.directory import Directory, parse_department, parse_purpose

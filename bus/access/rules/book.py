@@ -19,12 +19,12 @@ from typing import Any, Final
 from sqlalchemy.engine import Connection, Engine
 
 from bus.access.bundle import hash_of, policy_files
+from bus.access.revisions_store import METADATA as REVISIONS
+from bus.access.revisions_store import one_at_a_time, raise_revision
 from bus.access.rules import store
 from bus.access.rules.lint import builtins_of, check_rules
 from bus.access.rules.store import Kept
 from bus.access.seals import Seal
-from bus.access.store import METADATA as REVISIONS
-from bus.access.store import one_at_a_time, raise_revision
 from bus.core.grants import same_person
 from bus.errors import FourEyes, Invalid, InvalidDeclaration, NotFound, PolicyStale
 from bus.infra.database import create_tables, translated_errors, write
