@@ -228,6 +228,13 @@ class StreamsWorld(World):
                 return
         raise AssertionError("the streams do not come to rest")
 
+    async def run(self, turns: int) -> None:
+        """Lets the process try for so long, where it cannot come to rest."""
+        for _ in range(turns):
+            self.clock_s += 60.0
+            await self.turn()
+            await asyncio.sleep(0.005)
+
     async def turn(self) -> bool:
         """One turn of every view; whether there was something to send."""
         moved = False

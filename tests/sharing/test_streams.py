@@ -12,10 +12,15 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from opa_process import POLICIES, Opa, pem_pair, running_opa
-from streams_world import Fuse, StreamsWorld, some_grant
+from streams_world import Fuse, StreamsWorld, Topic, some_grant
 from test_dependents import inspection, licence
 
 from bus.access.bundle import build_bundle
+from bus.access.decision import Decider
+from bus.access.engine import PolicyEngine
+from bus.access.opa import OpaClient
+from bus.sharing.streams.overview import subscriptions
+from bus.views.changelog.keeping import switch
 from bus.views.oracle.verify import Event
 
 VIEW = "food_business"
@@ -93,6 +98,238 @@ def test_a_topic_folds_to_what_the_query_door_shows(world: StreamsWorld, seed: i
                 await holds(world, grants)
         await world.settle()
         await holds(world, grants)
+        await world.close()
+
+    asyncio.run(run())
+
+
+LEVY = {"consumer": "tax", "view": VIEW, "fields": ["licence", "name", "area", "result"]}
+
+
+def start(world: StreamsWorld, *grants: dict[str, Any]) -> None:
+    """Six businesses, and these grants."""
+    world.begin(VIEW)
+    for number in range(1, 7):
+        world.topics.append(licence(f"t{number}", number, name=f"business {number}", area=float(number)))
+    world.feed()
+    world.grant(*grants)
+
+
+def rename(world: StreamsWorld, number: int, name: str) -> None:
+    world.topics.append(licence(f"t{number}", number, name=name, area=float(number)))
+    world.feed()
+
+
+def test_what_a_narrower_grant_hides_cannot_be_read_any_more(world: StreamsWorld) -> None:
+    """A column gone, one masked and rows lost at one recorded offset: tombstones, a notice, all rows anew, and nothing
+    before the boundary."""
+
+    async def run() -> None:
+        start(world, LEVY)
+        await world.settle()
+        before = len(world.readable("tax", VIEW))
+        masked = {**LEVY, "fields": ["licence", "name"], "masks": {"name": {"keep_first": 3}}}
+        world.grant({**masked, "rows": {"field": "licence", "op": "lte", "value": 4}})
+        await world.settle()
+        readable = world.readable("tax", VIEW)
+        shown = [world.decoded(value) for _, value, _ in readable if value is not None]
+        assert shown
+        assert all(row == {"licence": row["licence"], "name": "bus***"} for row in shown)
+        assert {row["licence"] for row in shown} == {1, 2, 3, 4}
+        assert {key for key, value, _ in readable if value is None and key in (b"5", b"6")} == {b"5", b"6"}
+        notices = world.notices("tax", VIEW)
+        assert [notice.kind for notice in notices] == ["narrowed", "snapshot_begins", "snapshot_ends"]
+        assert (notices[0].reason, notices[0].revision, notices[0].masked) == ("grants", "1.2", ["name"])
+        changes = world.known.changes("tax", VIEW)
+        assert [(change.kind, change.revision) for change in changes] == [("narrowed", "1.2"), ("started", "1.1")]
+        state = world.known.subscription("tax", VIEW)
+        assert state is not None
+        assert state.boundary == changes[0].offset == world.sink.topics["share.tax." + VIEW].start
+        assert state.boundary >= before
+        await world.close()
+
+    asyncio.run(run())
+
+
+def test_a_wider_grant_sends_only_what_it_adds(world: StreamsWorld) -> None:
+    """Rows gained are sent, rows that are shown already are not; the topic keeps what it has."""
+
+    async def run() -> None:
+        start(world, {**LEVY, "rows": {"field": "licence", "op": "lte", "value": 4}})
+        await world.settle()
+        before = world.sink.appended
+        world.grant({**LEVY, "rows": {"field": "licence", "op": "lte", "value": 5}})
+        await world.settle()
+        assert world.sink.appended - before == 2, "one row and the notice"
+        assert [notice.kind for notice in world.notices("tax", VIEW)][-1] == "widened"
+        assert world.folded("tax", VIEW).keys() == {"1", "2", "3", "4", "5"}
+        await world.close()
+
+    asyncio.run(run())
+
+
+def test_a_revoked_stream_keeps_nothing_but_the_notice(world: StreamsWorld) -> None:
+    """The reason that was given is told; what was shown is deleted and forgotten. Granted again, it begins anew."""
+
+    async def run() -> None:
+        start(world, LEVY)
+        await world.settle()
+        world.grants.revoke(f"tax-{VIEW}", "wang.wei", "the levy is over")
+        await world.settle()
+        (_only,) = world.readable("tax", VIEW)
+        (notice,) = world.notices("tax", VIEW)
+        assert (notice.kind, notice.reason) == ("ended", "not_granted: the levy is over")
+        state = world.known.subscription("tax", VIEW)
+        assert state is not None
+        assert (state.state, state.digest, world.known.count(state)) == ("ended", "", 0)
+        world.grant(LEVY)
+        await world.settle()
+        assert len(world.folded("tax", VIEW)) == 6
+        await world.close()
+
+    asyncio.run(run())
+
+
+def test_a_grant_ends_with_its_last_day(world: StreamsWorld) -> None:
+    """At midnight UTC, without any change of grants."""
+
+    async def run() -> None:
+        start(world, {**LEVY, "valid": {"from": world.day.date(), "to": world.day.date()}})
+        await world.settle()
+        assert len(world.folded("tax", VIEW)) == 6
+        world.day += dt.timedelta(hours=12)
+        await world.settle()
+        assert [notice.kind for notice in world.notices("tax", VIEW)] == ["ended"]
+        await world.close()
+
+    asyncio.run(run())
+
+
+def test_without_a_decision_nothing_is_sent(world: StreamsWorld) -> None:
+    """OPA away: neither changes nor the end of the stream; it goes on by itself, with nothing missing."""
+
+    async def run() -> None:
+        start(world, LEVY)
+        await world.settle()
+        decider, sent = world.decider, world.sink.appended
+        world.decider = Decider(PolicyEngine(OpaClient("http://127.0.0.1:9")), world.grants, world.directory)
+        world.restart()
+        rename(world, 3, "renamed")
+        await world.run(20)
+        assert world.sink.appended == sent
+        state = world.known.subscription("tax", VIEW)
+        assert state is not None
+        assert state.problem.startswith("policy_unavailable")
+        world.decider = decider
+        world.restart()
+        await world.settle()
+        assert world.folded("tax", VIEW)["3"]["name"] == "renamed"
+        recovered = world.known.subscription("tax", VIEW)
+        assert recovered is not None
+        assert not recovered.problem
+        await world.close()
+
+    asyncio.run(run())
+
+
+def test_what_cannot_be_recorded_is_not_sent(world: StreamsWorld) -> None:
+    """The audit entry comes first: who, which columns, how many rows; without it nothing leaves."""
+
+    async def run() -> None:
+        start(world, LEVY)
+        await world.settle()
+        body = world.audit.recent(1)[0].body
+        told = {name: body[name] for name in ("who", "channel", "rows", "columns")}
+        assert told == {"who": "tax", "channel": "stream", "rows": 6, "columns": ["licence", "name", "area", "result"]}
+        sent = world.sink.appended
+        world.audit.close()
+        rename(world, 3, "renamed")
+        await world.run(20)
+        assert world.sink.appended == sent
+        await world.close()
+
+    asyncio.run(run())
+
+
+def test_a_stream_in_trouble_holds_up_no_other(world: StreamsWorld) -> None:
+    """One topic cannot be written: the other goes on; the first is tried again and misses nothing."""
+
+    async def run() -> None:
+        start(world, LEVY, {**LEVY, "consumer": "social"})
+        await world.settle()
+        world.sink.away = {f"share.tax.{VIEW}"}
+        for number in (2, 3):
+            rename(world, number, "renamed")
+            await world.run(20)
+        assert world.folded("social", VIEW)["3"]["name"] == "renamed"
+        assert world.folded("tax", VIEW)["3"]["name"] == "business 3"
+        rows = {item["consumer"]: item for item in subscriptions(world.known, world.desk.log.standings)}
+        assert rows["tax"]["problem"].startswith("broker_unavailable")
+        assert rows["tax"]["behind"] == 2
+        assert (rows["social"]["problem"], rows["social"]["behind"]) == ("", 0)
+        world.sink.away = set()
+        await world.settle()
+        assert world.folded("tax", VIEW) == world.folded("social", VIEW)
+        await world.close()
+
+    asyncio.run(run())
+
+
+def test_a_log_that_began_anew_costs_only_what_differs(world: StreamsWorld) -> None:
+    """While there was no log a row changed and one went: these two are sent, and no others."""
+
+    async def run() -> None:
+        start(world, LEVY)
+        await world.settle()
+        switch(world.engine, world.shapes[VIEW], world.epochs[VIEW], streamed=False)
+        rename(world, 3, "renamed")
+        world.topics.append(Event("market.licence", sum(b"t5") % 2, 0, None, ("t5",)))
+        world.feed()
+        switch(world.engine, world.shapes[VIEW], world.epochs[VIEW], streamed=True)
+        sent = world.sink.appended
+        await world.settle()
+        assert world.sink.appended - sent == 2
+        assert world.folded("tax", VIEW)["3"]["name"] == "renamed"
+        assert "5" not in world.folded("tax", VIEW)
+        await world.close()
+
+    asyncio.run(run())
+
+
+def test_a_topic_that_was_made_anew_is_filled_again(world: StreamsWorld) -> None:
+    """Somebody deleted it: what had been delivered is not taken for delivered."""
+
+    async def run() -> None:
+        start(world, LEVY)
+        await world.settle()
+        world.sink.topics[f"share.tax.{VIEW}"] = Topic()
+        await world.settle()
+        assert len(world.folded("tax", VIEW)) == 6
+        await world.close()
+
+    asyncio.run(run())
+
+
+def test_each_condition_is_tested_once_for_a_changed_row(world: StreamsWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three streams with one condition and two ways to show a row: one test, two renderings."""
+    tested, made = [], []
+
+    async def run() -> None:
+        grants = [{**LEVY, "consumer": name} for name in ("tax", "social", "food")]
+        start(world, *grants[:2], {**grants[2], "masks": {"name": {"keep_first": 1}}})
+        await world.settle()
+        for seat in world.streams[VIEW].seats.values():
+            look = seat.stream.looking()
+            passes = look.passes
+            look.passes = lambda row, passes=passes: tested.append(row) or passes(row)
+            look.encoders = tuple(
+                lambda value, encode=encode: made.append(value) or encode(value) for encode in look.encoders
+            )
+        rename(world, 3, "renamed")
+        await world.settle()
+        assert len(tested) == 1
+        assert made.count("renamed") == 2
+        assert len(made) == 5, "four columns, one of them in two ways"
         await world.close()
 
     asyncio.run(run())
