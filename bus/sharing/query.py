@@ -214,7 +214,7 @@ class QueryDoor:
         rows, total = await self._reader.read(asked, kind=kind, rows=permitted.limit, count=permitted.count)
         shown: Sequence[Sequence[Any]] = rows[: permitted.limit]
         cursor = self._pages.next(paging, shown[-1], page.places) if len(rows) > len(shown) else None
-        if page.width < len(page.select.selected_columns):
+        if page.wider:
             shown = [row[: page.width] for row in shown]
         return replace(answer, rows=shown, total=total, next_cursor=cursor, paged=paging.after is not None)
 

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from bus.access.decision import Allow
@@ -80,10 +81,16 @@ def binding(shape: Shape, permitted: Permitted, allow: Allow) -> bytes:
         allow.policy_revision.partition(".")[0],
         allow.grant_ids,
         allow.columns,
-        sorted((name, mask.kind, repr(mask.argument)) for name, mask in allow.masks.items()),
+        tuple(sorted((name, mask.kind, repr(mask.argument)) for name, mask in allow.masks.items())),
         allow.filter,
+        allow.least_group,
     )
-    shown = [(item.column.name, item.name) for item in permitted.shown]
-    return hashlib.sha256(
-        repr((decision, shown, permitted.filters, permitted.order, permitted.moment, permitted.figures)).encode()
-    ).digest()
+    shown = tuple((item.column.name, item.name) for item in permitted.shown)
+    figures = tuple((item.function, item.column and item.column.name, item.name) for item in permitted.figures)
+    return _digest((decision, shown, figures, permitted.filters, permitted.order, permitted.moment))
+
+
+@lru_cache(maxsize=1_000)
+def _digest(bound: tuple[Any, ...]) -> bytes:
+    """Kept, since writing it out takes several times as long as looking it up."""
+    return hashlib.sha256(repr(bound).encode()).digest()

@@ -37,6 +37,11 @@ class Page:
     places: tuple[int, ...]
     width: int
 
+    @property
+    def wider(self) -> bool:
+        """Whether rows have more than is shown."""
+        return any(place >= self.width for place in self.places)
+
 
 def turned(
     allowed: Base,
