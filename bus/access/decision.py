@@ -43,7 +43,8 @@ class Allow:
     """What may be shown: ``columns`` in the view's order, ``masks`` of some of them, and the rows of ``filter``.
 
     ``least_group``: figures of fewer rows are withheld, because the grant does not show the rows; None: exact.
-    ``questions``: the declared questions that may be asked over the channel ``question``."""
+    ``questions``: the declared questions that may be asked over the channel ``question``. ``open_to_all``: the grant is
+    everybody's."""
 
     view: str
     columns: tuple[str, ...]
@@ -58,6 +59,7 @@ class Allow:
     consumer: str
     least_group: int | None = None
     questions: tuple[str, ...] = ()
+    open_to_all: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +215,7 @@ class Decider:
             purpose=grant.purpose,
             consumer=request.subject.department,
             least_group=granted.least_group(grant, request.shape),
+            open_to_all=grant.consumer == PUBLIC,
             questions=tuple(name for name in grant.questions if granted.may_ask(grant, request.shape, name)),
         )
 

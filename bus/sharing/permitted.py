@@ -15,6 +15,7 @@ from bus.core.columns import Column
 from bus.core.contracts import Kind
 from bus.core.masks import Mask
 from bus.errors import BadFilter, FieldNotFilterable, FieldNotGranted, UnknownField
+from bus.sharing.aggregates.few import NONE
 from bus.sharing.aggregates.figures import Measured, measured
 from bus.sharing.filters import Comparison, Filter, Group, comparisons
 from bus.sharing.question import DEFAULT_ROWS, Order, Query
@@ -30,11 +31,13 @@ _PATTERN: Final = ("like", "ilike")
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One column of an answer: the view's column, its name in the answer, its mask if it has one."""
+    """One column of an answer: the view's column, its name in the answer, its mask if it has one. ``counted``: the
+    column that says of how many it is, for one that is withheld where they are few; empty: always."""
 
     column: Column
     name: str
     mask: Mask | None
+    counted: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +71,13 @@ class Permitted:
 Contact = Callable[[], Mapping[str, str]]
 
 
-def permit(query: Query, shape: Shape, allow: Allow, contact: Contact) -> Permitted:
-    """The question as far as the grant goes. ``contact``: gives owner and contact, for refusals.
+def permit(query: Query, shape: Shape, allow: Allow, contact: Contact, few: Mapping[str, str] = NONE) -> Permitted:
+    """The question as far as the grant goes. ``contact``: gives owner and contact, for refusals; ``few``: see
+    `aggregates.few`.
 
     Raises `UnknownField` (422), `FieldNotGranted` and `FieldNotFilterable` (403), `BadFilter` (422).
     """
-    return _Check(shape, allow, contact).permitted(query)
+    return _Check(shape, allow, contact, few).permitted(query)
 
 
 def joinable(shape: Shape, allow: Allow, fields: Iterable[str], contact: Contact) -> tuple[Column, ...]:
@@ -86,10 +90,10 @@ def joinable(shape: Shape, allow: Allow, fields: Iterable[str], contact: Contact
 
 
 class _Check:
-    def __init__(self, shape: Shape, allow: Allow, contact: Contact) -> None:
+    def __init__(self, shape: Shape, allow: Allow, contact: Contact, few: Mapping[str, str] = NONE) -> None:
         self._view = shape.view
         self._columns = {column.name: column for column in shape.columns}
-        self._allow, self._contact = allow, contact
+        self._allow, self._contact, self._few = allow, contact, few
 
     def permitted(self, query: Query) -> Permitted:
         if query.figures:
@@ -99,11 +103,14 @@ class _Check:
         self._refuse_unknown(item.field for item in chosen)
         self._refuse_unknown(item.field for item in comparisons(query.filters))
         self._refuse_unknown(order.field for order in query.order)
-        shown = tuple(Shown(self._granted(item.field), item.name, self._allow.masks.get(item.field)) for item in chosen)
+        shown = tuple(self._shown(item) for item in chosen)
         filters = tuple(self._typed(item) for item in query.filters)
         limit = min(query.limit if query.limit is not None else DEFAULT_ROWS, self._allow.limits.rows)
         count = query.count and self._allow.channel != "lookup"
         return Permitted(shown, filters, self._order(query.order), limit, query.offset, count, query.moment)
+
+    def _shown(self, item: Chosen) -> Shown:
+        return Shown(self._granted(item.field), item.name, self._allow.masks.get(item.field), self._few.get(item.field))
 
     def _summarised(self, query: Query) -> Permitted:
         """Figures by groups: nothing masked may be grouped by, counted or summed."""
@@ -151,7 +158,7 @@ class _Check:
     def open(self, field: str) -> Column:
         """The column, if rows may be chosen or ordered by it."""
         column = self._granted(field)
-        if field in self._allow.masks:
+        if field in self._allow.masks or field in self._few:
             raise FieldNotFilterable(field=field, view=self._view.name, **self._contact())
         return column
 

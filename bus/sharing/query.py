@@ -21,8 +21,9 @@ from bus.audit.log import AuditLog
 from bus.core.masks import consumer_key
 from bus.errors import BusError, Missing, RangeBeyondEnd, Refused, UnknownView
 from bus.sharing.admission import PUBLIC_A_MINUTE, REFUSALS_A_MINUTE, Admission
+from bus.sharing.aggregates.few import NONE, few
 from bus.sharing.aggregates.store import grouped
-from bus.sharing.aggregates.withholding import finished
+from bus.sharing.aggregates.withholding import few_counted, finished
 from bus.sharing.answers import Answer, Asked, explanation
 from bus.sharing.budget.spending import Budget
 from bus.sharing.cursors.pages import Pages, Paging
@@ -123,7 +124,8 @@ class QueryDoor:
 
     async def admit(self, asked: Asked, shape: Shape, query: Query, allow: Allow) -> tuple[Permitted, Standing]:
         """The question as far as the grant and its limits go, of a view that may be shown."""
-        permitted = permit(query, shape, allow, lambda: self.owner(shape))
+        guarded = few(shape, allow, await self.current_shapes()) if allow.open_to_all else NONE
+        permitted = permit(query, shape, allow, lambda: self.owner(shape), guarded)
         refuse_without_history(permitted, shape, allow, self._shapes)
         return permitted, await self.let_in(asked, shape, allow)
 
@@ -195,6 +197,7 @@ class QueryDoor:
         if not rows and permitted.offset:
             await self._refuse_beyond_end(asked, permitted, total, kind)
         shown, withheld = finished(rows, permitted)
+        withheld = few_counted(permitted.shown, shown) if withheld is None else withheld
         return replace(answer, rows=shown, total=total, withheld=withheld)
 
     async def _page(
@@ -216,7 +219,10 @@ class QueryDoor:
         cursor = self._pages.next(paging, shown[-1], page.places) if len(rows) > len(shown) else None
         if page.wider:
             shown = [row[: page.width] for row in shown]
-        return replace(answer, rows=shown, total=total, next_cursor=cursor, paged=paging.after is not None)
+        withheld = few_counted(permitted.shown, shown)
+        return replace(
+            answer, rows=shown, total=total, next_cursor=cursor, paged=paging.after is not None, withheld=withheld
+        )
 
     async def _refuse_beyond_end(
         self, asked: Statements, permitted: Permitted, total: int | None, kind: tuple[Any, ...]
@@ -247,7 +253,7 @@ class QueryDoor:
             return base(table_at(shape, permitted), permitted.shown, allow, self._rendering(allow))
         table = self._table(shape, self._guards(shape, allow))
         columns = tuple(
-            (item.column.name, item.name, item.mask and (item.mask.kind, repr(item.mask.argument)))
+            (item.column.name, item.name, item.mask and (item.mask.kind, repr(item.mask.argument)), item.counted)
             for item in permitted.shown
         )
         key = (table, columns, allow.filter, allow.consumer)

@@ -12,6 +12,7 @@ from bus.access.decision import Allow
 from bus.access.filters import where
 from bus.access.masks import shown
 from bus.errors import BadFilter
+from bus.sharing.aggregates.few import LEAST
 from bus.sharing.filters import Filter, Group
 from bus.sharing.permitted import Permitted, Shown
 from bus.sharing.question import Order
@@ -87,7 +88,10 @@ def statements(allowed: Base, permitted: Permitted) -> Statements:
 def _shown(table: sa.FromClause, item: Shown, rendering: Rendering) -> sa.ColumnElement[Any]:
     column = table.c[item.column.name]
     masked = shown(column, item.mask, item.column.kind, dialect=rendering.dialect, key=rendering.key)
-    return masked.label(item.name)
+    if item.counted is None:
+        return masked.label(item.name)
+    enough = table.c[item.counted] >= LEAST if item.counted else sa.false()
+    return sa.case((enough, masked)).label(item.name)
 
 
 def asked_of(table: sa.FromClause, item: Filter) -> Condition:

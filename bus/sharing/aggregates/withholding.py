@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bus.sharing.aggregates.figures import DIGITS, Measured
-from bus.sharing.permitted import Permitted
+from bus.sharing.permitted import Permitted, Shown
 
 Rows = Sequence[Sequence[Any]]
 
@@ -27,6 +27,12 @@ def finished(rows: Rows, permitted: Permitted) -> tuple[Rows, int | None]:
         for row in map(tuple, rows)
     ]
     return shown, sum(row[-1] for row in rows)
+
+
+def few_counted(shown: Sequence[Shown], rows: Rows) -> int | None:
+    """How many figures of few persons are withheld in these rows; None where none could be."""
+    places = [place for place, item in enumerate(shown) if item.counted is not None]
+    return sum(row[place] is None for row in rows for place in places) if places else None
 
 
 def _rounded(figures: Sequence[Measured], values: Sequence[Any], counts: list[int | None]) -> list[Any]:
