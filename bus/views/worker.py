@@ -239,8 +239,10 @@ class Worker:
 
     def _watch(self) -> None:
         """A worker that no longer moves though there is work ends itself; the supervisor starts another (pitfalls 4,
-        14, 15). Waiting for the database or the registry is no such case."""
-        now, waiting = time.monotonic(), self._building.waiting or any(reader.paused for reader in self._readers)
+        14, 15). Waiting for the database or the registry is no such case, nor is trying events aside, where a worker
+        that ended itself would only begin anew."""
+        waiting = self._building.waiting or any(reader.paused or reader.trying for reader in self._readers)
+        now = time.monotonic()
         for held in self._roster.held.values():
             at = sum(held.positions.values())
             moved, since = self._moved.get(held.name, (-1, now))

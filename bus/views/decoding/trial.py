@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -19,7 +20,7 @@ _MEMORY: Final = 4 * 1024**3
 
 
 def deadly(decoder: Decoder, records: Sequence[Record]) -> frozenset[int]:
-    """The offsets of events whose decoding ends the process, by halving what does."""
+    """The offsets of events whose decoding ends the process: all in one go, and where that ends it one by one."""
     by_schema: dict[bytes, list[Record]] = {}
     for record in records:
         if record.value is not None and len(record.value) >= PREFIX:
@@ -33,30 +34,36 @@ def deadly(decoder: Decoder, records: Sequence[Record]) -> frozenset[int]:
 
 
 def _deadly(schema: Any, records: Sequence[Record]) -> set[int]:
-    if _survives(schema, records):
-        return set()
-    if len(records) == 1:
-        return {records[0].offset}
-    middle = len(records) // 2
-    return _deadly(schema, records[:middle]) | _deadly(schema, records[middle:])
+    found: set[int] = set()
+    if _survived(schema, records, whole=True) == len(records):
+        return found
+    while records:
+        survived = _survived(schema, records)
+        found |= {record.offset for record in records[survived : survived + 1]}
+        records = records[survived + 1 :]
+    return found
 
 
-def _survives(schema: Any, records: Sequence[Record]) -> bool:
+def _survived(schema: Any, records: Sequence[Record], *, whole: bool = False) -> int:
+    """How many of the events were decoded before the process died, one after the other or ``whole`` in one go."""
     payloads = [(record.value or b"")[PREFIX:].hex() for record in records]
-    document = json.dumps({"schema": schema, "payloads": payloads})
+    document = json.dumps({"schema": schema, "payloads": payloads, "whole": whole})
     done = subprocess.run(
         [sys.executable, "-m", __name__], input=document.encode(), capture_output=True, timeout=10 * _CPU_S, check=False
     )
-    return done.returncode == 0
+    return done.stdout.count(b"\n")
 
 
 def main() -> None:
-    """Decodes what comes on standard input, under limits; being alive at the end is the answer."""
+    """Decodes what comes on standard input, under limits, and writes a line for each event that it survived."""
     resource.setrlimit(resource.RLIMIT_CPU, (_CPU_S, _CPU_S))
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     document = json.load(sys.stdin)
-    Codec(document["schema"]).decode_batch([bytes.fromhex(payload) for payload in document["payloads"]])
+    codec, payloads = Codec(document["schema"]), [bytes.fromhex(payload) for payload in document["payloads"]]
+    for some in [payloads] if document["whole"] else [[payload] for payload in payloads]:
+        codec.decode_batch(some)
+        os.write(1, b"\n" * len(some))  # unbuffered: whoever dies with the next has said so
 
 
 if __name__ == "__main__":

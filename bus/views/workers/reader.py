@@ -77,6 +77,7 @@ class Reader:
         self._came = 0.0
         self._changed = True
         self.pace: Pace | None = None
+        self.trying = False  # events are tried in processes of their own, which on a busy machine takes long
         self.views: dict[str, Held] = {}
         self.out_of_range: set[Place] = set()
         self.unreadable: dict[Place, str] = {}
@@ -290,7 +291,11 @@ class Reader:
         banned: frozenset[int] = frozenset()
         careful = [held for held in self.views.values() if held.careful and place in held.positions]
         if careful:
-            banned = deadly(decoder, records)
+            self.trying = True
+            try:
+                banned = deadly(decoder, records)
+            finally:
+                self.trying = False
         return decoder.decode(*place, records, **span, banned=banned)
 
     async def _skipped(self, seen: set[Place]) -> list[Batch]:
