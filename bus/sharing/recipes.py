@@ -50,7 +50,7 @@ from bus import Subscriber
 
 with Subscriber.connect({consumer!r}, {view!r}, purpose={purpose!r}) as changes:
     for batch in changes.batches(until_caught_up=True):
-        for change in batch.changes:
+        for change in batch:
             print(change)
         cursor = batch.cursor  # keep it with your own data: Subscriber.connect(..., cursor=cursor) goes on from there
 """
