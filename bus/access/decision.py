@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import hashlib
 import logging
 import uuid
 from collections import OrderedDict
@@ -83,6 +84,7 @@ class _Request:
     grants: tuple[Grant, ...]
     revisions: Revisions
     digest: str
+    columns: bytes
 
     @property
     def kinds(self) -> dict[str, Kind]:
@@ -113,6 +115,7 @@ class Decider:
         # SQLite answers the two small reads in the loop faster than a thread could take them over
         self._aside = grants.engine.dialect.name != "sqlite"
         self._revisions = grants.glance()
+        self._columns: dict[str, tuple[Shape, bytes]] = {}
 
     async def run_canary(self) -> None:
         """Asks the built-in decision every second, for ever."""
@@ -153,15 +156,26 @@ class Decider:
         """The request with the grants as they are now: those of the department, and those of everybody."""
         revisions, at = self._revisions(), self._clock()
         stand = self._standing.of(subject.department)
-        subject = replace(subject, attributes={**subject.attributes, **stand.attributes})
+        if stand.attributes:
+            subject = replace(subject, attributes={**subject.attributes, **stand.attributes})
+        columns = self._columns_of(shape)
         if stand.suspended:
-            return _Request(subject, shape, purpose, channel, at, (), revisions, "suspended")
+            return _Request(subject, shape, purpose, channel, at, (), revisions, "suspended", columns)
         consumers = dict.fromkeys((subject.department, PUBLIC))
         pairs = [self._grants.pair(consumer, shape.view.name, revisions.grants) for consumer in consumers]
         held = (grant for pair in pairs for grant in pair.grants if grant.active(at))
         grants = tuple(grant for grant in held if not granted.tells_too_much(grant, shape))
         digest = " ".join(pair.digest for pair in pairs)
-        return _Request(subject, shape, purpose, channel, at, grants, revisions, digest)
+        return _Request(subject, shape, purpose, channel, at, grants, revisions, digest, columns)
+
+    def _columns_of(self, shape: Shape) -> bytes:
+        """A digest of the columns that a decision is about, worked out once for each shape."""
+        known = self._columns.get(shape.view.name)
+        if known is None or known[0] is not shape:
+            columns = [(column.name, str(column.kind), is_open(column)) for column in shape.columns]
+            known = (shape, hashlib.sha256(repr(columns).encode()).digest())
+            self._columns[shape.view.name] = known
+        return known[1]
 
     async def _decide(self, request: _Request) -> Decision:
         rules = await self._engine.ready(request.revisions.rules, request.revisions.rules_at)
@@ -236,7 +250,7 @@ def _cache_key(request: _Request, rules: int) -> tuple[Any, ...]:
         subject.officer,
         tuple(sorted((name, type(value).__name__, value) for name, value in subject.attributes.items())),
         request.shape.view.name,
-        tuple((column.name, column.kind, is_open(column)) for column in request.shape.columns),
+        request.columns,
         request.purpose if names.is_id(request.purpose) else None,
         request.channel,
         request.at.astimezone(dt.UTC).date(),

@@ -14,6 +14,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -60,7 +61,24 @@ class Verdict:
     against: int | None = None
 
 
-_Waiting = tuple[Mapping[str, Any], "Future[int]"]
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """An entry to write, and who waits for it: a future of ``loop``, or one of a thread where there is no loop."""
+
+    text: bytes
+    settled: asyncio.Future[int] | Future[int]
+    loop: asyncio.AbstractEventLoop | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Gathered:
+    """What one turn of a loop appended."""
+
+    loop: asyncio.AbstractEventLoop
+    items: list[_Waiting]
+
+
+_Results = Sequence[tuple[_Waiting, int | AuditUnavailable]]
 
 
 def _utc_now() -> dt.datetime:
@@ -74,18 +92,32 @@ class AuditLog:
         self._engine = engine
         self._clock = clock
         create_tables(engine, METADATA)
-        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[list[_Waiting] | None] = queue.SimpleQueue()
+        self._here = threading.local()
         self._lock = threading.Lock()
         self._writer: threading.Thread | None = None
         self._closed = False
 
     async def append(self, body: Mapping[str, Any]) -> int:
-        """Appends an entry; returns its sequence number once it is durable. Raises `AuditUnavailable`."""
-        return await asyncio.shield(asyncio.wrap_future(self._enqueue(body)))
+        """Appends an entry; returns its sequence number once it is durable. Raises `AuditUnavailable`.
+
+        The entry is written even if the caller is cancelled meanwhile.
+        """
+        loop = asyncio.get_running_loop()
+        settled: asyncio.Future[int] = loop.create_future()
+        waiting = _Waiting(self._text(body), settled, loop)
+        gathered: _Gathered | None = getattr(self._here, "gathered", None)
+        if gathered is None or gathered.loop is not loop:
+            gathered = self._here.gathered = _Gathered(loop, [])
+            loop.call_soon(self._hand_over)
+        gathered.items.append(waiting)
+        return await settled
 
     def append_sync(self, body: Mapping[str, Any]) -> int:
         """The same for callers without an event loop."""
-        return self._enqueue(body).result()
+        settled: Future[int] = Future()
+        self._enqueue([_Waiting(self._text(body), settled, None)])
+        return settled.result()
 
     def close(self) -> None:
         """Writes what waits, then ends the writer; further entries are refused."""
@@ -96,64 +128,69 @@ class AuditLog:
             self._waiting.put(None)
             writer.join()
 
-    def _enqueue(self, body: Mapping[str, Any]) -> Future[int]:
+    def _text(self, body: Mapping[str, Any]) -> bytes:
+        """The entry as it is chained and stored. Raises `AuditUnavailable` for what cannot be."""
         try:
-            canonical(body)
+            return canonical({**body, "at": self._clock().isoformat(timespec="milliseconds")})
         except (TypeError, ValueError) as error:
             raise AuditUnavailable() from error
-        waiting: Future[int] = Future()
+
+    def _hand_over(self) -> None:
+        """What this turn of the loop appended goes to the writer at once: a thread is woken once, not for each."""
+        gathered: _Gathered = self._here.gathered
+        self._here.gathered = None
+        try:
+            self._enqueue(gathered.items)
+        except AuditUnavailable as error:
+            _settle([(waiting, _unavailable(error)) for waiting in gathered.items])
+
+    def _enqueue(self, items: list[_Waiting]) -> None:
         with self._lock:
             if self._closed:
                 raise AuditUnavailable()
             if self._writer is None:
                 self._writer = threading.Thread(target=self._write, name="audit", daemon=True)
                 self._writer.start()
-            self._waiting.put((dict(body), waiting))
-        return waiting
+            self._waiting.put(items)
 
     def _write(self) -> None:
         while (first := self._waiting.get()) is not None:
             group, last = self._gather(first)
-            self._commit(group)
+            for start in range(0, len(group), GROUP):
+                self._commit(group[start : start + GROUP])
             if last:
                 return
 
-    def _gather(self, first: _Waiting) -> tuple[list[_Waiting], bool]:
+    def _gather(self, first: list[_Waiting]) -> tuple[list[_Waiting], bool]:
         """All that waits by now: while one group is being written, the next one fills."""
-        group = [first]
+        group = list(first)
         while len(group) < GROUP:
             try:
-                item = self._waiting.get_nowait()
+                items = self._waiting.get_nowait()
             except queue.Empty:
                 break
-            if item is None:
+            if items is None:
                 return group, True
-            group.append(item)
+            group += items
         return group, False
 
     def _commit(self, group: Sequence[_Waiting]) -> None:
+        results: Sequence[int | AuditUnavailable]
         try:
             with translated_errors(), write(self._engine) as connection:
-                sequences = self._append(connection, [body for body, _ in group])
+                results = self._append(connection, [waiting.text for waiting in group])
         except Exception as error:
-            for _, waiting in group:
-                failure = AuditUnavailable()
-                failure.__cause__ = error
-                waiting.set_exception(failure)
-        else:
-            for (_, waiting), sequence in zip(group, sequences, strict=True):
-                waiting.set_result(sequence)
+            results = [_unavailable(error) for _ in group]
+        _tell(list(zip(group, results, strict=True)))
 
-    def _append(self, connection: Connection, bodies: Sequence[Mapping[str, Any]]) -> list[int]:
+    def _append(self, connection: Connection, texts: Sequence[bytes]) -> list[int]:
         if connection.dialect.name == "postgresql":
             connection.execute(LOCK)
         last = connection.execute(LAST).first()
         sequence, hash_ = (last.sequence, last.hash) if last is not None else (0, GENESIS)
         rows = []
-        at = self._clock().isoformat(timespec="milliseconds")
-        for body in bodies:
+        for text in texts:
             sequence += 1
-            text = canonical({**body, "at": at})
             hash_ = link(hash_, sequence, text)
             rows.append({"sequence": sequence, "body": text.decode(), "hash": hash_})
         connection.execute(ENTRIES.insert(), rows)
@@ -221,3 +258,32 @@ def _follow(opened: dict[int, None], sequence: int, body: Mapping[str, Any]) -> 
         opened[sequence] = None
     elif body.get("kind") == "closing":
         opened.pop(body.get("opening", 0), None)
+
+
+def _tell(results: _Results) -> None:
+    """Settles what each loop waits for with one call into it."""
+    by_loop = defaultdict[asyncio.AbstractEventLoop | None, list[tuple[_Waiting, int | AuditUnavailable]]](list)
+    for waiting, result in results:
+        by_loop[waiting.loop].append((waiting, result))
+    for loop, settled in by_loop.items():
+        if loop is None:
+            _settle(settled)
+            continue
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(_settle, settled)
+
+
+def _unavailable(cause: Exception) -> AuditUnavailable:
+    failure = AuditUnavailable()
+    failure.__cause__ = cause
+    return failure
+
+
+def _settle(results: _Results) -> None:
+    for waiting, result in results:
+        if waiting.settled.done():  # its caller went away
+            continue
+        if isinstance(result, AuditUnavailable):
+            waiting.settled.set_exception(result)
+        else:
+            waiting.settled.set_result(result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import hashlib
 import hmac
 import math
@@ -85,6 +86,7 @@ def shown_kind(mask: Mask | None, kind: Kind) -> Kind:
     return kind
 
 
+@functools.lru_cache(maxsize=1_000)
 def consumer_key(secret: bytes, consumer: str) -> bytes:
     """The key that a consumer's hashes are made with: stable for it, useless to compare with another's."""
     return hmac.digest(secret, b"bus.mask\0" + consumer.encode(), "sha256")

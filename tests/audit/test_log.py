@@ -229,3 +229,43 @@ def test_a_closed_log_refuses(log: AuditLog) -> None:
     with pytest.raises(AuditUnavailable):
         log.append_sync({"n": 2})
     assert log.verify().entries == 1
+
+
+def test_a_caller_that_goes_away_does_not_stop_the_others(log: AuditLog) -> None:
+    """Its entry is written all the same, and those of the same turn are confirmed."""
+
+    async def run() -> list[Any]:
+        tasks = [asyncio.create_task(log.append({"n": n})) for n in range(3)]
+        await asyncio.sleep(0)
+        tasks[1].cancel()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    first, gone, last = asyncio.run(run())
+    assert (first, type(gone), last) == (1, asyncio.CancelledError, 3)
+    assert log.verify().entries == 3
+
+
+def test_a_loop_that_ended_does_not_stop_the_log(log: AuditLog) -> None:
+    """Nobody waits for its entry any more; the next loop of the same thread is answered."""
+
+    async def leave() -> None:
+        task = asyncio.create_task(log.append({"n": 1}))
+        await asyncio.sleep(0)
+        task.cancel()
+
+    for expected in (2, 4):
+        asyncio.run(leave())
+        assert asyncio.run(log.append({"n": 2})) == expected
+    assert log.verify().ok
+
+
+def test_a_closed_log_refuses_a_loop(engine: sa.Engine) -> None:
+    """Also what was appended in the same turn in which it was closed."""
+    log = AuditLog(engine)
+
+    async def run() -> list[Any]:
+        tasks = [asyncio.create_task(log.append({"n": n})) for n in range(2)]
+        log.close()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert [type(result) for result in asyncio.run(run())] == [AuditUnavailable, AuditUnavailable]
