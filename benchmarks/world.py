@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -236,13 +236,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def child(module: str, given: dict[str, Any], *, timeout_s: float = 300.0) -> dict[str, Any]:
-    """Runs a module with JSON in its argument; the JSON of its last line. Raises with its last words if it fails."""
+def child(
+    module: str, given: dict[str, Any], *, timeout_s: float = 300.0, environment: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Runs a module with JSON in its argument; the JSON of its last line. Raises with its last words if it fails.
+    ``environment``: beside this process's own."""
     command = [sys.executable, "-m", module, orjson.dumps(given).decode()]
-    environment = {**os.environ, "TZ": "UTC"}
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False
-    )
+    told = {**os.environ, "TZ": "UTC", **(environment or {})}
+    done = subprocess.run(command, cwd=ROOT, env=told, capture_output=True, text=True, timeout=timeout_s, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{module} failed: {done.stderr[-2_000:] or done.stdout[-2_000:]}")
     # terminal escapes of a peer's library may stand before it

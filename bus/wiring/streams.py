@@ -8,10 +8,11 @@ import datetime as dt
 import signal
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
 
 import structlog
+from sqlalchemy.engine import Engine
 
 from bus.access.broker import STREAMS
 from bus.access.decision import Decider
@@ -43,7 +44,7 @@ from bus.views.store import ViewStore
 from bus.wiring.site import connection
 from bus.wiring.viewing import CurrentShapes
 
-AUDIT_WAIT_S = 2.0
+AUDIT_WAIT_S: Final = 2.0
 log = structlog.get_logger(__name__)
 
 
@@ -68,23 +69,25 @@ async def _until_told(settings: Settings, kafka: str, opa: str) -> None:
 
 
 async def _run(settings: Settings, kafka: str, opa: str) -> None:
+    principal = connection(settings, kafka, STREAMS)
+    sink = KafkaSink(principal, lambda: Admin(principal))
+    async with writing(settings, opa, sink) as streams:
+        await streams.run()
+
+
+@contextlib.asynccontextmanager
+async def writing(settings: Settings, opa: str, sink: KafkaSink) -> AsyncIterator[Streams]:
+    """The parts of the process; they are given back when the block ends."""
     secrets = Secrets(settings.home)
     governance = open_database(settings.database, "governance")
     views = open_database(settings.database, "views", read_only=True)
-    registry, directory = Registry(governance), Directory(governance)
     audit = AuditLog(open_database(settings.database, "governance", wait_s=AUDIT_WAIT_S))
-    seals = secrets.ensure_key(BUNDLE_KEY).read_bytes()
-    lowered = Declassifications(governance, seals, audit.append_sync).lowered
-    shapes = AppliedShapes(
-        CurrentShapes(Declarations(governance), registry, lowered=lowered), ViewStore(views), clock=time.monotonic
-    )
     token = settings.opa_token.get_secret_value() if settings.opa_token else secrets.token(OPA_TOKEN)
     grants = GrantStore(governance)
-    decider = Decider(PolicyEngine(OpaClient(opa, token)), grants, directory)
+    decider = Decider(PolicyEngine(OpaClient(opa, token)), grants, Directory(governance))
     store = StreamStore(open_database(settings.database, "streams", durable=False))
     lease = Lease(store, settings.lease_s)
-    principal = connection(settings, kafka, STREAMS)
-    sink = KafkaSink(principal, lambda: Admin(principal))
+    registry = Registry(governance)
     desk = Desk(
         permits=Permits(decider, grants, now=_now),
         log=ChangeLog(views),
@@ -92,18 +95,26 @@ async def _run(settings: Settings, kafka: str, opa: str) -> None:
         audit=audit,
         sink=sink,
         registry=registry,
-        shapes=shapes,
+        shapes=_shapes(governance, views, registry, audit, secrets),
         mask_secret=secrets.token("mask").encode(),
         now=_now,
         alive=lease.check,
     )
     canary = asyncio.create_task(decider.run_canary(), name="canary")
     try:
-        await Streams(desk, lease).run()
+        yield Streams(desk, lease)
     finally:
         canary.cancel()
         await sink.close()
         await asyncio.to_thread(audit.close)
+
+
+def _shapes(governance: Engine, views: Engine, registry: Registry, audit: AuditLog, secrets: Secrets) -> AppliedShapes:
+    """The views as their tables are now."""
+    seals = secrets.ensure_key(BUNDLE_KEY).read_bytes()
+    lowered = Declassifications(governance, seals, audit.append_sync).lowered
+    current = CurrentShapes(Declarations(governance), registry, lowered=lowered)
+    return AppliedShapes(current, ViewStore(views), clock=time.monotonic)
 
 
 def _now() -> dt.datetime:

@@ -25,6 +25,7 @@ from bus.sharing.streams.states import Fenced, Shown, SubscriptionState
 from bus.sharing.streams.stream import Stream
 from bus.sharing.streams.terms import Terms
 from bus.views.catalogue import Shape
+from bus.views.changelog.reading import Change
 
 SETTLED_S: Final = 1.0  # terms are looked at so often even if no revision moved: registers have none
 DELIVERED: Final = 40_000  # records at a time, of all subscriptions together
@@ -164,7 +165,7 @@ class ViewStreams:
         while stream.state.seq < max(self.seq or 0, stream.state.unsure):
             before = stream.state.seq
             found = await asyncio.to_thread(self._desk.log.changes, shape, before, PAGE)
-            for upto, rows in steps(found, one_by_one=before < stream.state.unsure):
+            for upto, rows in steps(found, before, PAGE, one_by_one=before < stream.state.unsure):
                 page = await asyncio.to_thread(Page, shape, rows, self._desk.mask_secret)
                 await stream.deliver(await stream.page(page), "changes", seq=upto, problem="")
             if stream.state.seq == before:
@@ -235,7 +236,10 @@ class ViewStreams:
         if not found.rows:
             self._skip(seats, found.upto)
             return False
-        await self._deliver(seats, shape, found.rows, found.upto)
+        at = self.seq
+        for start in range(0, len(found.rows), limit):  # a transaction may have more than can be sent in one go
+            rows = found.rows[start : start + limit]
+            seats = await self._deliver(seats, shape, rows, at if start + limit < len(found.rows) else found.upto)
         return True
 
     def _meet(self, ready: Sequence[Seat]) -> None:
@@ -252,7 +256,8 @@ class ViewStreams:
                 seat.stream.state = replace(seat.state, seq=upto)
         self.seq = upto
 
-    async def _deliver(self, seats: Sequence[Seat], shape: Shape, rows: Any, upto: int) -> None:
+    async def _deliver(self, seats: Sequence[Seat], shape: Shape, rows: Sequence[Change], upto: int) -> list[Seat]:
+        """Sends rows to all; who is up to ``upto`` then."""
         page = await asyncio.to_thread(Page, shape, rows, self._desk.mask_secret)
         known = await asyncio.to_thread(self._desk.store.members, self.view, page.keys)
         outgoing = await asyncio.to_thread(_outgoing, page, seats, known)
@@ -265,12 +270,13 @@ class ViewStreams:
                 shown.append(Shown(state, found.put, found.gone))
         if shown:
             await asyncio.to_thread(self._desk.store.advance, shown)
-            self.seq = upto
+            self.seq = max(upto, self.seq or 0)
         positions = {page_.subscription.consumer: page_.subscription for page_ in shown}
         for seat, outcome in zip(seats, outcomes, strict=True):
             seat.stream.state = positions.get(seat.state.consumer, seat.state)
             if outcome is not None:
                 await self._failed(seat, outcome)
+        return [seat for seat, outcome in zip(seats, outcomes, strict=True) if outcome is None]
 
     async def _failed(self, seat: Seat, outcome: BaseException) -> None:
         self._settled = (None, 0.0)

@@ -15,7 +15,7 @@ NOTICE_HEADER: Final = "bus_notice"
 NOTICE_KEY: Final = b"\x00notice."
 NoticeKind = Literal["snapshot_begins", "snapshot_ends", "narrowed", "widened", "ended"]
 Header = tuple[str, bytes]
-Record = tuple[bytes, bytes | None, Sequence[Header]]
+Record = tuple[bytes, bytes | None, list[Header]]
 """Key, value (None: a tombstone) and headers of one record."""
 
 
@@ -38,14 +38,14 @@ class Notice:
         """The record. ``number`` tells it from others of this revision."""
         content = json.dumps(asdict(self), ensure_ascii=False).encode()
         key = NOTICE_KEY + f"{self.revision}.{number}".encode()
-        headers = (
+        headers = [
             ("ce_specversion", b"1.0"),
             ("ce_id", key[1:]),
             ("ce_source", source(self.view)),
             ("ce_type", NOTICE_TYPE.encode()),
             ("ce_sequence", str(self.seq).encode()),
             (NOTICE_HEADER, content),
-        )
+        ]
         return key, None, headers
 
 
@@ -70,7 +70,7 @@ class Stamp:
         number = str(seq).encode()
         kind = self._delete if value is None else self._upsert
         ce_id = ("ce_id", b"%b%b.%b" % (self._start, number, key))
-        return key, value, (self._spec, ce_id, self._source, kind, ("ce_sequence", number))
+        return key, value, [self._spec, ce_id, self._source, kind, ("ce_sequence", number)]
 
 
 def notice_of(record_key: bytes | None, headers: Any) -> Notice | None:

@@ -157,15 +157,13 @@ class Page:
         return [made[index] for index in indexes]
 
 
-def steps(found: Changes, *, one_by_one: bool) -> Iterator[tuple[int, list[Change]]]:
-    """The changes, with the position after them; ``one_by_one``: a key that changes again is in a page of its own, so
-    that a row is sent before its tombstone, as it may have been before."""
-    if one_by_one:
-        place, keys = 0, set[Any]()
-        for index, (_, key, _) in enumerate(found.rows):
-            if key in keys:
-                yield found.rows[index][0] - 1, found.rows[place:index]
-                place, keys = index, set()
-            keys.add(key)
-        found = Changes(found.upto, found.rows[place:])
-    yield found.upto, found.rows
+def steps(found: Changes, after: int, limit: int, *, one_by_one: bool) -> Iterator[tuple[int, Sequence[Change]]]:
+    """The changes in pages of at most ``limit``, each with the position that is reached then. ``one_by_one``: a key
+    that changes again is in a page of its own, so that a row is sent before its tombstone, as it may have been."""
+    place, keys = 0, set[Any]()
+    for index, (_, key, _) in enumerate(found.rows):
+        if index - place == limit or (one_by_one and key in keys):
+            yield max(after, found.rows[index - 1][0] - 1), found.rows[place:index]
+            place, keys = index, set()
+        keys.add(key)
+    yield found.upto, found.rows[place:]
