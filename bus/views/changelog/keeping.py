@@ -25,6 +25,7 @@ from bus.views.store import VIEW, ViewState
 log = structlog.get_logger(__name__)
 _LOCK_WAIT: Final = "SET LOCAL lock_timeout = '500ms'"  # who reads for long is not made to hold up the view's writer
 _BITE: Final = 5_000  # rows deleted in one transaction, unless one transaction of the view wrote more
+_PRUNING_S: Final = 0.1
 _DAY_MS: Final = 86_400_000
 
 
@@ -121,7 +122,7 @@ class Logs:
         self._names = self._streamed.names()
 
     def follow(self, shape: Shape, epoch: int, state: ViewState) -> None:
-        """One step for one view that this worker holds: its log begins or ends, else loses a bite of what is old. What
+        """One step for one view that this worker holds: its log begins or ends, else loses some of what is old. What
         a reader holds up is tried again with the next call. Raises `Fenced`."""
         view, streamed = shape.view.name, shape.view.name in self._names
         try:
@@ -129,6 +130,12 @@ class Logs:
                 if switch(self._engine, shape, epoch, streamed=streamed):
                     log.info("changes_logged" if streamed else "changes_not_logged", view=view)
             elif streamed:
-                prune(self._engine, shape, epoch, self._now_ms() - self._kept_ms)
+                self._prune(shape, epoch)
         except DatabaseUnavailable as error:
             log.warning("log_waits", view=view, cause=str(error.__cause__))
+
+    def _prune(self, shape: Shape, epoch: int) -> None:
+        """Bite by bite, so that the view's writer waits for one at most; what is left is for the next call."""
+        until = time.monotonic() + _PRUNING_S
+        while prune(self._engine, shape, epoch, self._now_ms() - self._kept_ms) and time.monotonic() < until:
+            pass
