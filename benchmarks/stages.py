@@ -13,12 +13,13 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from benchmarks.run_worker import governance
 from bus.infra.database import open_database, write
 from bus.infra.kafka import Admin, KafkaConnection
-from bus.views.builder import Builder, write_positions
+from bus.views.builder import Builder
 from bus.views.catalogue import Shape, shapes
 from bus.views.decoding.batches import Batch
 from bus.views.decoding.decoder import Decoder
 from bus.views.decoding.events import Fetched
 from bus.views.decoding.fetching import Chunks
+from bus.views.progress import write_positions
 from bus.views.rebuilding.generation import prepare
 from bus.views.store import Position, ViewStore
 from bus.views.workers.lease import Leases

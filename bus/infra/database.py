@@ -22,6 +22,7 @@ Name = Literal["views", "governance", "streams"]
 NAMES: Final[tuple[Name, ...]] = ("views", "governance", "streams")
 SQLITE_WAIT_S: Final = 5.0
 POSTGRESQL_WAIT_S: Final = 10.0
+_PREPARED: Final = 1_000
 _END_SESSIONS: Final = sa.text(
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
     " WHERE application_name = :label AND xact_start IS NOT NULL AND pid <> pg_backend_pid()"
@@ -101,6 +102,7 @@ def _open_postgresql(target: sa.URL, name: Name, *, durable: bool, read_only: bo
     options = postgresql_options(name, durable=durable, read_only=read_only, wait_s=wait_s)
     arguments = {"options": options, "connect_timeout": 5}
     engine = sa.create_engine(target, connect_args=arguments, pool_pre_ping=True, **_DISCREET)
+    event.listen(engine, "connect", _keep_prepared)
     if not read_only:
         with translated_errors(), engine.begin() as connection:
             # Two processes may start at once; IF NOT EXISTS alone races in PostgreSQL.
@@ -130,6 +132,12 @@ def end_sessions(connection: Connection, label: str) -> int:
     if connection.dialect.name != "postgresql":
         return 0
     return len(connection.execute(_END_SESSIONS, {"label": label}).all())
+
+
+def _keep_prepared(connection: Any, _record: Any) -> None:
+    """What is run often is prepared by the server: of a hundred, as many as psycopg keeps by itself, a worker with
+    twenty views would drop each before it is needed again."""
+    connection.prepared_max = _PREPARED
 
 
 def create_tables(engine: Engine, metadata: sa.MetaData) -> None:

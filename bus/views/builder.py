@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import groupby
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
@@ -22,19 +22,23 @@ from bus.infra.database import translated_errors, write
 from bus.views.catalogue import Shape
 from bus.views.changelog.writing import ChangeFollower
 from bus.views.decoding.batches import Batch
-from bus.views.decoding.newest import joined, newest, selected, without_sequence
+from bus.views.decoding.newest import selected, without_sequence
 from bus.views.derived.dependents import Dependents
 from bus.views.derived.disagreement import disagreement
 from bus.views.derived.followers import Follower
 from bus.views.derived.history import Keeper, knowing
 from bus.views.merging import Counts, Merging
-from bus.views.statements import Insert, MergeStatements, RowStatements, Scratch, insert_into, touched_keys
-from bus.views.store import POSITION, QUARANTINE, VIEW, Position, read_positions
+from bus.views.picking import Picking
+from bus.views.prepared import Prepared
+from bus.views.progress import Progress
+from bus.views.scratch import Scratch
+from bus.views.statements import touched_keys
+from bus.views.store import QUARANTINE, VIEW, Position
 from bus.views.tables import layout
+from bus.views.touching import Touched
 
 Place = tuple[str, int]
 CrashPoint = Callable[[str], None]
-_MADE: Final = "temporary tables"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,104 +76,72 @@ class Builder:
         dialect = engine.dialect.name
         self._keeper = Keeper(shape, dialect) if self._layout.history else None
         suffix = shape.fingerprint[:8]
-        self._touched = touched_keys(self._layout, dialect, suffix)
+        self._touched = Touched(self._layout, touched_keys(self._layout, dialect, suffix), dialect)
         own: list[Follower] = [self._keeper] if self._keeper else []
-        own += disagreement(shape, self._touched, dialect)
+        own += disagreement(shape, self._touched.table, dialect)
         self._dependents = Dependents(engine, shape, crash_point=crash_point)
-        self._changes = ChangeFollower(shape, self._touched)
+        self._changes = ChangeFollower(shape, self._touched.table)
         self._followers = [*own, *followers, self._dependents, self._changes]
-        self._scratch = Scratch(self._touched)
-        self._rows = None if self._layout.one_level else RowStatements(self._layout, self._touched, dialect)
         self._merges = [
-            Merging(place, records, MergeStatements(records, self._touched, dialect, suffix), crash_point)
+            Merging(place, records, self._touched, dialect=dialect, suffix=suffix, crash=crash_point)
             for place, records in enumerate(self._layout.records)
         ]
-
-        self._made: set[str] = set()
+        self._progress = Progress(shape.view.name, dialect)
 
     @property
     def shape(self) -> Shape:
         return self._shape
 
-    def apply(self, batches: Sequence[Batch]) -> Outcome:
-        """Applies the batches, positions included. Raises `Fenced` when the lease is another's now and
-        `DatabaseUnavailable` when the database does not answer: nothing was applied then, or all of it was and the
-        same batches may be given again."""
+    def apply(self, batches: Sequence[Batch], picking: Picking | None = None) -> Outcome:
+        """Applies the batches, positions included. ``picking``: what other views made of the same batches. Raises
+        `Fenced` when the lease is another's now and `DatabaseUnavailable` when the database does not answer: nothing
+        was applied then, or all of it was and the same batches may be given again."""
         with translated_errors():
-            return self._dependents.retried(lambda: self._applied(batches))
+            return self._dependents.retried(lambda: self._applied(batches, picking or Picking()))
 
-    def _applied(self, batches: Sequence[Batch]) -> Outcome:
+    def _applied(self, batches: Sequence[Batch], picking: Picking) -> Outcome:
         with write(self._engine) as connection:
-            outcome = self._transaction(connection, batches)
-            made = connection.info.setdefault(_MADE, set[str]())
+            info, making = connection.info, Scratch.begun(connection)
+            outcome, reached = self._transaction(connection, batches, picking)
             self._crash("before commit")
-        made |= self._made
+        Scratch.committed(info, making)
+        if not outcome.gaps:  # else somebody wrote what is not remembered
+            self._progress.remember(outcome.seq, reached)
         self._crash("after commit")
         return outcome
 
-    def _transaction(self, connection: Connection, batches: Sequence[Batch]) -> Outcome:
+    def _transaction(
+        self, connection: Connection, batches: Sequence[Batch], picking: Picking
+    ) -> tuple[Outcome, dict[Place, Position]]:
         seq, log_from = begin(connection, self._shape, self._epoch, self._dependents.known)
         self._changes.begin(seq, log_from)
         self._crash("begun")
-        self._make_temporary(connection, sum(map(len, batches)))
-        positions = {(p.topic, p.partition): p for p in read_positions(connection, self._shape.view.name)}
+        every = any(follower.wants_rows for follower in self._followers)
+        self._touched.begin(connection, sum(map(len, batches)), every=every)
+        positions, changed = self._progress.recall(connection, seq), dict[Place, Position]()
         counts, gaps = Counts(), set[Place]()
         for _, batches_of_topic in groupby(sorted(batches, key=_topic), key=_topic):
-            self._clear_touched(connection, counts)
             accepted = []
             for batch in batches_of_topic:
                 place = (batch.topic, batch.partition)
-                position = positions.get(place) or Position(batch.topic, batch.partition, 0, None)
+                position = changed.get(place) or positions.get(place) or Position(*place, 0, None)
                 if batch.base > position.next_offset:
                     gaps.add(place)
                     continue
                 part, sequenced = self._accepted(connection, _after(batch, position.next_offset), position, counts)
-                positions[place] = _reached(part, position, sequenced)
+                changed[place] = _reached(part, position, sequenced)
                 accepted.append(part)
-            for batch in joined(accepted):
-                self._merge(connection, batch, counts)
-            if self._rows is not None:
-                self._write_rows(connection, self._rows, counts)
-        for follower in self._followers:
-            if follower.wants_rows:
-                follower.rows(connection, self._touched)
-                self._crash("followed")
-        self._finish(connection, [positions[place] for place in positions if place not in gaps], counts)
-        return Outcome(seq, {place: position.next_offset for place, position in positions.items()}, frozenset(gaps))
-
-    def _clear_touched(self, connection: Connection, counts: Counts) -> None:
-        """Between two topics the touched keys are forgotten, unless a follower asks for all of them at the end."""
-        if counts.sources and not any(follower.wants_rows for follower in self._followers):
-            connection.execute(sa.delete(self._touched))
-        counts.leaving = 0
-        counts.sources.clear()
-
-    def _write_rows(self, connection: Connection, rows: RowStatements, counts: Counts) -> None:
-        """The rows of the touched keys, topic by topic, so that mostly one source is looked at. Rows go, and columns
-        become empty, only where a record left its key."""
-        if not counts.leaving and len(counts.sources) == 1:
-            connection.execute(rows.upserts[min(counts.sources)])
-        elif counts.sources:
-            connection.execute(rows.upsert)
-        self._crash("rows written")
-        if counts.leaving:
-            connection.execute(rows.delete)
-
-    def _make_temporary(self, connection: Connection, events: int) -> None:
-        """Temporary tables live as long as the connection, which the pool may have changed. Which of them it has is
-        noted with it once they are committed: a statement for each would cost a small batch as much as its events."""
-        made = connection.info.get(_MADE, ())
-        needed = self._needs_touched()
-        tables = [merging.stage for merging in self._merges] + ([self._touched] if needed else [])
-        for table in tables:
-            if table.name not in made:
-                connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
-        self._made = {table.name for table in tables}
-        if needed:
-            self._scratch.empty(connection, events)
-
-    def _needs_touched(self) -> bool:
-        return self._rows is not None or any(follower.wants_rows for follower in self._followers)
+            self._merge(connection, picking, accepted, counts)
+            self._touched.end_topic(connection, self._crash)
+        if every:
+            for follower in self._followers:
+                if follower.wants_rows:
+                    follower.rows(connection, self._touched.table)
+                    self._crash("followed")
+        self._progress.store(connection, list(changed.values()), counts)
+        reached = {**positions, **changed}
+        next_offsets = {place: position.next_offset for place, position in reached.items()}
+        return Outcome(seq, next_offsets, frozenset(gaps)), reached
 
     def _accepted(self, connection: Connection, batch: Batch, position: Position, counts: Counts) -> tuple[Batch, bool]:
         """The events of one partition that are merged, and whether it has stated sequences by now. What is refused is
@@ -191,19 +163,17 @@ class Builder:
                 merging.follow(connection, batch, self._followers)
         return batch, sequenced
 
-    def _merge(self, connection: Connection, batch: Batch, counts: Counts) -> None:
-        found, late, touching = newest(batch), 0, self._needs_touched()
-        for merging in self._merges:
-            if merging.topic == batch.topic:
-                late = merging.merge(connection, batch, found, counts, touching=touching)
-        counts.applied += len(batch) - late
-        counts.stale_dropped += late
-
-    def _finish(self, connection: Connection, positions: Sequence[Position], counts: Counts) -> None:
-        write_positions(connection, self._shape.view.name, positions)
-        changes = {name: getattr(counts, name) for name in _COUNTED}
-        if any(changes.values()):
-            connection.execute(_COUNT, _bound({"name": self._shape.view.name, **changes}))
+    def _merge(self, connection: Connection, picking: Picking, batches: Sequence[Batch], counts: Counts) -> None:
+        """The accepted batches of one topic."""
+        merges = [merging for merging in self._merges if batches and merging.topic == batches[0].topic]
+        if not merges:
+            return
+        for picked in picking.of(batches, merges[0].key):
+            late = 0
+            for merging in merges:
+                late = merging.merge(connection, picked, counts)
+            counts.applied += len(picked.batch) - late
+            counts.stale_dropped += late
 
     def set_aside(self, entries: Sequence[Quarantined], batch: Batch) -> Outcome:
         """Moves past a batch without applying it: all of it is put into quarantine."""
@@ -230,7 +200,7 @@ def begin(connection: Connection, shape: Shape, epoch: int, known: Mapping[str, 
     """
     mine = {"name": shape.view.name, "epoch": epoch, "fingerprint": shape.fingerprint}
     every = {**mine, **(known or {})}
-    row = connection.execute(_raise_seq(tuple(every)), _bound(every)).first()
+    row = _raise_seq(tuple(every), connection.dialect.name).run(connection, _bound(every)).first()
     if row is None and connection.execute(sa.select(VIEW.c.name).filter_by(**mine)).first() is not None:
         raise DependentsChanged(view=shape.view.name)
     if row is None:
@@ -239,40 +209,15 @@ def begin(connection: Connection, shape: Shape, epoch: int, known: Mapping[str, 
 
 
 @lru_cache
-def _raise_seq(names: tuple[str, ...]) -> sa.UpdateBase:
+def _raise_seq(names: tuple[str, ...], dialect: str) -> Prepared:
     """Made once, as all statements of a small batch: to make one takes longer than to run it."""
     having = (VIEW.c[name] == sa.bindparam(f"of_{name}") for name in names)
-    return sa.update(VIEW).where(*having).values(seq=VIEW.c.seq + 1, crashes=0).returning(VIEW.c.seq, VIEW.c.log_from)
+    raised = sa.update(VIEW).where(*having).values(seq=VIEW.c.seq + 1, crashes=0)
+    return Prepared(raised.returning(VIEW.c.seq, VIEW.c.log_from), dialect)
 
 
 def _bound(values: Mapping[str, object]) -> dict[str, object]:
     return {f"of_{name}": value for name, value in values.items()}
-
-
-_COUNTED: Final = ("applied", "stale_dropped", "null_key", "quarantined")
-_COUNT: Final = (
-    sa.update(VIEW)
-    .where(VIEW.c.name == sa.bindparam("of_name"))
-    .values({name: VIEW.c[name] + sa.bindparam(f"of_{name}") for name in _COUNTED})
-)
-
-
-def write_positions(connection: Connection, view: str, positions: Sequence[Position]) -> None:
-    """Stores the positions of a view."""
-    if not positions:
-        return
-    names = [column.name for column in POSITION.columns if column.name != "view"]
-    rows = [{"view": view, **{name: getattr(position, name) for name in names}} for position in positions]
-    connection.execute(_position_upsert(connection.dialect.name), rows)
-
-
-@lru_cache
-def _position_upsert(dialect: str) -> Insert:
-    """Made once: to make it takes as long as to run it."""
-    insert = insert_into(POSITION, dialect)
-    key = ["view", "topic", "partition"]
-    changes = {column.name: insert.excluded[column.name] for column in POSITION.columns if column.name not in key}
-    return insert.on_conflict_do_update(index_elements=key, set_=changes)
 
 
 def _after(batch: Batch, next_offset: int) -> Batch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -23,19 +23,19 @@ def load(connection: Connection, table: sa.Table, columns: Mapping[str, pa.Array
     if connection.dialect.name == "postgresql":
         _copy(connection, table, pa.record_batch(arrays, names=names))
     else:
-        load_by(connection, _insert(table), arrays)
+        load_by(connection, insertion(table), [[as_sqlite(array) for array in arrays]])
 
 
 @lru_cache(maxsize=1_000)
-def _insert(table: sa.Table) -> str:
-    """SQLite: to make the statement takes as long as to run it for a few rows."""
+def insertion(table: sa.Table) -> str:
+    """SQLite: the insertion of a row. To make the statement takes as long as to run it for a few rows."""
     return str(sa.insert(table).compile(dialect=sqlite.dialect()))
 
 
-def load_by(connection: Connection, statement: str, arrays: Sequence[pa.Array]) -> int:
+def load_by(connection: Connection, statement: str, portions: Iterable[Sequence[Sequence[Any]]]) -> int:
     """SQLite: runs the statement once for each row of the columns, which are its parameters; rows it changed."""
-    rows = list(zip(*(as_sqlite(array) for array in arrays), strict=True))
-    return connection.exec_driver_sql(statement, rows).rowcount
+    runs = (connection.exec_driver_sql(statement, list(zip(*columns, strict=True))) for columns in portions)
+    return sum(run.rowcount for run in runs)
 
 
 def _copy(connection: Connection, table: sa.Table, batch: pa.RecordBatch) -> None:

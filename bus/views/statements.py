@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import Connection
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.visitors import InternalTraversal
 
+from bus.views.prepared import Prepared
 from bus.views.tables import LIVE, ORDER, PARTITION, VERSION, Layout, Records, table_name
 
 Insert = sqlite.Insert | postgresql.Insert
@@ -22,31 +22,33 @@ def insert_into(table: sa.Table, dialect: str) -> Insert:
 
 
 def temporary(name: str, columns: Sequence[sa.Column[Any]], dialect: str, *, lasting: bool = False) -> sa.Table:
-    """A temporary table; on PostgreSQL it is empty again after each transaction, unless ``lasting``: see `Scratch`."""
+    """A temporary table; on PostgreSQL it is empty again after each transaction, unless ``lasting``: see `scratch`."""
     emptied = dialect == "postgresql" and not lasting
     options: dict[str, Any] = {"postgresql_on_commit": "DELETE ROWS"} if emptied else {}
     return sa.Table(name, sa.MetaData(), *columns, prefixes=["TEMPORARY"], **options)
 
 
-class Scratch:
-    """A temporary table for every transaction of a view, emptied before it is used. PostgreSQL is not asked to empty it
-    at the end of each: it would then empty those of all views, which took nine tenths of a small commit with twenty
-    views. What is deleted is only marked so, and nobody tidies temporary tables up: hence truncated now and then."""
+def stage_of(records: Records, dialect: str, suffix: str) -> sa.Table:
+    """The temporary table that a source's records are staged in."""
+    columns = [sa.Column(column.name, column.type) for column in records.stored]
+    return temporary(table_name(f"s_{records.table.name}", suffix), columns, dialect, lasting=True)
 
-    _MANY: Final = 10_000
 
-    def __init__(self, table: sa.Table) -> None:
-        self.table, self._left = table, 0
+def where_newer(records: Records, insert: Insert) -> Insert:
+    """The insertion of records, where they are newer than what there is."""
+    names = [column.name for column in records.stored]
+    return insert.on_conflict_do_update(
+        index_elements=list(records.key),
+        set_={name: insert.excluded[name] for name in names if name not in records.key},
+        where=sa.tuple_(*(insert.excluded[name] for name in ORDER))
+        > sa.tuple_(*(records.table.c[name] for name in ORDER)),
+    )
 
-    def empty(self, connection: Connection, about: int) -> None:
-        """Empties it; about so many rows come in then."""
-        if connection.dialect.name == "postgresql" and self._left > self._MANY:
-            name = connection.dialect.identifier_preparer.format_table(self.table)
-            connection.exec_driver_sql(f"TRUNCATE {name}")
-            self._left = 0
-        else:
-            connection.execute(sa.delete(self.table))
-        self._left += about
+
+def merge_of_one(records: Records) -> str:
+    """SQLite: the merge of one record, its columns in the order of ``stored``."""
+    insert = sqlite.insert(records.table).values({column.name: None for column in records.stored})
+    return str(where_newer(records, insert).compile(dialect=sqlite.dialect()))
 
 
 def newer(left: sa.FromClause, right: sa.FromClause) -> sa.ColumnElement[bool]:
@@ -55,58 +57,43 @@ def newer(left: sa.FromClause, right: sa.FromClause) -> sa.ColumnElement[bool]:
 
 
 class MergeStatements:
-    """Merging one source's staged records. ``stage``: its temporary table, columns as in the records table."""
+    """Merging one source's newest records from ``stage``, which has columns as the records table: a temporary table, or
+    values that a statement is given. Only a temporary one fills ``touched``."""
 
-    def __init__(self, records: Records, touched: sa.Table, dialect: str, suffix: str) -> None:
-        self.stage = temporary(
-            table_name(f"s_{records.table.name}", suffix),
-            [sa.Column(column.name, column.type) for column in records.stored],
-            dialect,
-            lasting=True,
+    def __init__(self, records: Records, stage: sa.FromClause, dialect: str, touched: sa.Table | None = None) -> None:
+        self.stage, self._records, self._table, self._dialect = stage, records, records.table, dialect
+        self._joined = sa.and_(*(self._table.c[name] == stage.c[name] for name in records.key))
+        self.merge = self._made(self._merge(sort=touched is not None))
+        self.versions = self._made(
+            sa.select(
+                *(stage.c[name].label(f"new{name}") for name in ORDER), *(self._table.c[name] for name in ORDER)
+            ).join_from(stage, self._table, self._joined)
         )
-        self._records, self._table = records, records.table
-        self._joined = sa.and_(*(self._table.c[name] == self.stage.c[name] for name in records.key))
-        self.merge = self._merge(dialect)
-        self.direct = self._direct() if dialect == "sqlite" and not records.group else ""
-        self.versions = sa.select(
-            *(self.stage.c[name].label(f"new{name}") for name in ORDER),
-            *(self._table.c[name] for name in ORDER),
-        ).join_from(self.stage, self._table, self._joined)
-        places = (self.stage.c[VERSION[2]], self.stage.c[PARTITION])
-        self.overtaken = sa.select(*places).join_from(self.stage, self._table, self._joined)
-        self.overtaken = self.overtaken.where(newer(self._table, self.stage))
+        places = sa.select(stage.c[VERSION[2]], stage.c[PARTITION]).join_from(stage, self._table, self._joined)
+        self.overtaken = self._made(places.where(newer(self._table, stage)))
         if records.group:
-            self.old_keys, self.new_keys = self._old_keys(touched, dialect), self._new_keys(touched, dialect)
-            self.changes = self._changes()
-        else:
-            self.staged_keys = _insert_keys(touched, sa.select(*(self.stage.c[name] for name in records.key)), dialect)
+            self.changes = self._made(self._changes())
+        if touched is not None and records.group:
+            self.old_keys, self.new_keys = self._made(self._old_keys(touched)), self._made(self._new_keys(touched))
+        elif touched is not None:
+            found = sa.select(*(stage.c[name] for name in records.key))
+            self.staged_keys = self._made(_insert_keys(touched, found, dialect))
 
-    def _merge(self, dialect: str) -> Insert:
+    def _made(self, statement: sa.ClauseElement) -> Prepared:
+        return Prepared(statement, self._dialect)
+
+    def _merge(self, *, sort: bool) -> Insert:
         """The staged records, where they are newer than what there is; sorted, so that lock order is one (K4)."""
         names = [column.name for column in self._records.stored]
-        key = [self.stage.c[name] for name in self._records.key]
-        insert = insert_into(self._table, dialect)
-        insert = insert.from_select(names, sa.select(self.stage).where(sa.true()).order_by(*key))
-        return self._where_newer(insert).execution_options(preserve_rowcount=True)
+        found = sa.select(*(self.stage.c[name] for name in names)).where(sa.true())
+        if sort:
+            found = found.order_by(*(self.stage.c[name] for name in self._records.key))
+        return where_newer(self._records, insert_into(self._table, self._dialect).from_select(names, found))
 
-    def _where_newer(self, insert: Insert) -> Insert:
-        names = [column.name for column in self._records.stored]
-        return insert.on_conflict_do_update(
-            index_elements=list(self._records.key),
-            set_={name: insert.excluded[name] for name in names if name not in self._records.key},
-            where=sa.tuple_(*(insert.excluded[name] for name in ORDER))
-            > sa.tuple_(*(self._table.c[name] for name in ORDER)),
-        )
-
-    def _direct(self) -> str:
-        """SQLite: the merge of one record, its columns in the order of ``stored``."""
-        insert = sqlite.insert(self._table).values({column.name: None for column in self._records.stored})
-        return str(self._where_newer(insert).compile(dialect=sqlite.dialect()))
-
-    def _group(self, table: sa.Table) -> list[sa.ColumnElement[Any]]:
+    def _group(self, table: sa.FromClause) -> list[sa.ColumnElement[Any]]:
         return [table.c[name] for name in self._records.group]
 
-    def _old_keys(self, touched: sa.Table, dialect: str) -> Insert:
+    def _old_keys(self, touched: sa.Table) -> Insert:
         """View keys that live records had which are about to change."""
         group = self._group(self._table)
         found = (
@@ -116,14 +103,14 @@ class MergeStatements:
                 newer(self.stage, self._table), self._table.c[LIVE].is_(True), *(part.is_not(None) for part in group)
             )
         )
-        return _insert_keys(touched, found, dialect)
+        return _insert_keys(touched, found, self._dialect)
 
-    def _new_keys(self, touched: sa.Table, dialect: str) -> Insert:
+    def _new_keys(self, touched: sa.Table) -> Insert:
         """View keys of the staged live records. Late ones are among them: to look at a row for nothing changes nothing
         and costs less than finding them out."""
         group = self._group(self.stage)
         found = sa.select(*group).where(self.stage.c[LIVE].is_(True), *(part.is_not(None) for part in group))
-        return _insert_keys(touched, found, dialect)
+        return _insert_keys(touched, found, self._dialect)
 
     def _wins(self) -> sa.ColumnElement[bool]:
         return sa.or_(self._table.c[VERSION[0]].is_(None), newer(self.stage, self._table))
@@ -132,7 +119,7 @@ class MergeStatements:
         """By how much the number of live records without a view key is about to change (``null_keys``), and how many
         live records are about to leave the view key they have (``leaving``)."""
 
-        def without(table: sa.Table) -> sa.ColumnElement[int]:
+        def without(table: sa.FromClause) -> sa.ColumnElement[int]:
             missing = sa.or_(sa.false(), *(part.is_(None) for part in self._group(table)))
             return sa.case((sa.and_(table.c[LIVE].is_(True), missing), 1), else_=0)
 
@@ -180,12 +167,12 @@ def _with_plus(element: _Driving, compiler: Any, **options: Any) -> str:
     return f"+{compiler.process(element.column, **options)}"
 
 
-def on_group(touched: sa.Table, table: sa.FromClause, group: Sequence[str]) -> sa.ColumnElement[bool]:
+def on_group(touched: sa.FromClause, table: sa.FromClause, group: Sequence[str]) -> sa.ColumnElement[bool]:
     """Whether these columns of ``table`` hold the touched view key."""
     return sa.and_(*(table.c[name] == _Driving(column) for name, column in zip(group, touched.columns, strict=True)))
 
 
-def best_records(records: Records, touched: sa.Table) -> sa.Subquery:
+def best_records(records: Records, touched: sa.FromClause) -> sa.Subquery:
     """Of each touched key the live record of highest rank: null lowest, the record's key last. Its columns: the view
     key as in ``touched``, the records' ``shown`` columns by their names in the view, and ``place``, which is 1."""
     table = records.table
@@ -202,14 +189,45 @@ def best_records(records: Records, touched: sa.Table) -> sa.Subquery:
     return sa.select(ranked).where(ranked.c.place == 1).subquery()
 
 
+def best_one_by_one(records: Records, touched: sa.FromClause) -> sa.Subquery:
+    """The same on PostgreSQL for few keys, each looked up by itself whatever is known of the table: of one that was
+    never analyzed it would read everything."""
+    table = records.table
+    order = [*(table.c[name].desc().nulls_last() for name in records.rank), *(table.c[n].desc() for n in records.key)]
+    one = (
+        sa.select(
+            *(table.c[column].label(name) for name, column in records.shown), sa.literal_column("1").label("place")
+        )
+        .where(on_group(touched, table, records.group), table.c[LIVE].is_(True))
+        .order_by(*order)
+        .limit(sa.literal_column("1"))
+        .lateral()
+    )
+    return sa.select(*touched.columns, *one.c).join_from(touched, one, sa.true()).subquery()
+
+
+def of_source(layout: Layout, records: Records, best: sa.Subquery, dialect: str) -> Insert:
+    """What one source shows, where it has a live record; what other sources show stays. Right for a batch of this
+    source in which no record leaves its view key: half the work of computing whole rows."""
+    key, shown = layout.shape.view.key, [name for name, _ in records.shown]
+    names = [*list(best.c.keys())[: len(key)], *shown]
+    found = sa.select(*(best.c[name] for name in names)).where(sa.true())
+    found = found.order_by(*(best.c[name] for name in names[: len(key)]))
+    insert = insert_into(layout.rows, dialect).from_select([*key, *shown], found)
+    if not shown:
+        return insert.on_conflict_do_nothing()
+    changes = {name: insert.excluded[name] for name in shown}
+    return insert.on_conflict_do_update(index_elements=list(key), set_=changes)
+
+
 class RowStatements:
     """Computing the rows of touched view keys from the records of all sources."""
 
-    def __init__(self, layout: Layout, touched: sa.Table, dialect: str) -> None:
+    def __init__(self, layout: Layout, touched: sa.FromClause, dialect: str) -> None:
         self.touched = touched
         best = [best_records(records, touched) for records in layout.records]
         self.upsert = self._upsert(layout, best, dialect)
-        self.upserts = [self._of_source(layout, *pair, dialect) for pair in zip(layout.records, best, strict=True)]
+        self.upserts = [of_source(layout, *pair, dialect) for pair in zip(layout.records, best, strict=True)]
         self.delete = self._delete(layout)
 
     def _upsert(self, layout: Layout, best: Sequence[sa.Subquery], dialect: str) -> Insert:
@@ -222,18 +240,6 @@ class RowStatements:
         present = sa.or_(sa.false(), *(subquery.c.place.is_not(None) for subquery in best))
         found = sa.select(*self.touched.columns, *shown.values()).select_from(source)
         found = found.where(present).order_by(*self.touched.columns)
-        insert = insert_into(layout.rows, dialect).from_select([*key, *shown], found)
-        if not shown:
-            return insert.on_conflict_do_nothing()
-        changes = {name: insert.excluded[name] for name in shown}
-        return insert.on_conflict_do_update(index_elements=list(key), set_=changes)
-
-    def _of_source(self, layout: Layout, records: Records, best: sa.Subquery, dialect: str) -> Insert:
-        """What one source shows, where it has a live record; what other sources show stays. Right for a batch of this
-        source in which no record leaves its view key: half the work of computing whole rows."""
-        key, shown = layout.shape.view.key, [name for name, _ in records.shown]
-        found = sa.select(*(best.c[column.name] for column in self.touched.columns), *(best.c[name] for name in shown))
-        found = found.where(sa.true()).order_by(*(best.c[column.name] for column in self.touched.columns))
         insert = insert_into(layout.rows, dialect).from_select([*key, *shown], found)
         if not shown:
             return insert.on_conflict_do_nothing()

@@ -14,10 +14,11 @@ from bus.core.names import without_generation
 from bus.errors import Fenced
 from bus.infra.database import translated_errors, write
 from bus.views.applied import shape_text
-from bus.views.builder import Place, write_positions
+from bus.views.builder import Place
 from bus.views.catalogue import Shape
 from bus.views.changelog.keeping import begin_anew, drop
 from bus.views.derived.graph import NONE, forsake
+from bus.views.progress import write_positions
 from bus.views.store import BY_VIEW, VIEW, Position, read_positions
 from bus.views.tables import LIVE, layout, row_table
 
@@ -52,6 +53,7 @@ def prepare_within(connection: Connection, shape: Shape, epoch: int) -> bool:
         sa.update(VIEW)
         .where(VIEW.c.name == shape.view.name)
         .values(
+            seq=VIEW.c.seq + int(row.fingerprint != ""),  # so that no builder takes these for the tables that it wrote
             fingerprint=shape.fingerprint,
             shape=shape_text(shape),
             origins="{}",

@@ -18,6 +18,7 @@ from bus.errors import DatabaseUnavailable, DependentsChanged, Fenced
 from bus.views.builder import Outcome
 from bus.views.decoding.batches import Batch
 from bus.views.defects import report
+from bus.views.picking import Picking
 from bus.views.workers.held import Held
 from bus.views.workers.reader import Reader, Round
 from bus.views.workers.renewal import Pulse
@@ -63,31 +64,31 @@ class Building:
         reader = following.reader
         fed = [(held, [b for b in following.batches if b.topic in held.topics]) for held in reader.views.values()]
         work = [(held, batches) for held, batches in fed if batches and held.reading]
-        tried = await self._in_writer(lambda: self._tried(work)) if work else []
+        tried = await self._in_writer(lambda: self._tried(work, Picking(following.batches))) if work else []
         for index, (held, batches) in enumerate(work):
             await self._settle(reader, held, batches, tried[index] if index < len(tried) else None)
 
     async def _in_writer(self, call: Callable[[], list[_Tried]]) -> list[_Tried]:
         return await asyncio.get_running_loop().run_in_executor(self._writer, call)
 
-    def _tried(self, work: Sequence[Work]) -> list[_Tried]:
+    def _tried(self, work: Sequence[Work], picking: Picking) -> list[_Tried]:
         """In the writer's thread. Ends early where the database does not answer: the rest would wait as long."""
         found: list[_Tried] = []
         for held, batches in work:
             if not held.reading:
                 break
-            found.append(self._try(held, batches))
+            found.append(self._try(held, batches, picking))
             if isinstance(found[-1].error, DatabaseUnavailable):
                 break
         return found
 
-    def _try(self, held: Held, batches: Sequence[Batch]) -> _Tried:
+    def _try(self, held: Held, batches: Sequence[Batch], picking: Picking | None = None) -> _Tried:
         begun = time.monotonic()
         try:
             if held.builder is None:
                 raise TypeError(f"{held.name} is not built from topics")
             with self._pulse.step(f"building {held.name}"):
-                return _Tried(held.builder.apply(batches), None, time.monotonic() - begun)
+                return _Tried(held.builder.apply(batches, picking), None, time.monotonic() - begun)
         except Exception as error:  # told apart in the event loop
             return _Tried(None, error, time.monotonic() - begun)
 
