@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import Annotated, Any
 
 import orjson
@@ -12,22 +11,13 @@ import typer
 
 from bus.cli import context
 from bus.cli.output import console, errors, show_json, show_table
+from bus.cli.querying import query
 from bus.core import names
 from bus.errors import BrokerUnavailable, Conflict, Invalid
 
 quarantine = typer.Typer(help="What could not be applied, kept with its reasons.", no_args_is_help=True)
 audit = typer.Typer(help="Who saw what, in a log that cannot be quietly changed.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="print JSON for a script")]
-
-
-class Format(StrEnum):
-    """How rows are printed."""
-
-    TABLE = "table"
-    JSON = "json"
-    NDJSON = "ndjson"
-    CSV = "csv"
-    PARQUET = "parquet"
 
 
 def install(app: typer.Typer) -> None:
@@ -59,53 +49,6 @@ def publish(
         errors.print(f"line {refused.line}: {reasons}")
     if report.refused:
         raise typer.Exit(1)
-
-
-def query(  # noqa: PLR0917 (a command's options)
-    view: str,
-    department: Annotated[str, typer.Option("--as", help="the asking department")],
-    purpose: Annotated[str, typer.Option(help="what the data is for")],
-    select: Annotated[str | None, typer.Option(help="columns, comma-separated")] = None,
-    where: Annotated[list[str] | None, typer.Option(help="a filter such as ward=eq.20; repeatable")] = None,
-    order: Annotated[str | None, typer.Option(help="such as ward.desc")] = None,
-    limit: Annotated[int | None, typer.Option(min=0)] = None,
-    as_of: Annotated[str | None, typer.Option(help="history views: as known then (RFC 3339, or a date)")] = None,
-    valid_at: Annotated[str | None, typer.Option(help="history views: what held then")] = None,
-    officer: Annotated[str | None, typer.Option(help="the officer who asks")] = None,
-    output: Annotated[Format, typer.Option("--format", help="how to print")] = Format.TABLE,
-) -> None:
-    """Ask a view as a department, exactly as its own system would."""
-    filters = [_filter(text) for text in where or ()]
-    columns = tuple(select.split(",")) if select else ()
-    answer = "json" if output is Format.TABLE else output.value
-    with context.query_client(department, officer) as client:
-        response = client.raw(
-            view,
-            purpose=purpose,
-            select=columns,
-            where=filters,
-            order=order,
-            limit=limit,
-            as_of=as_of,
-            valid_at=valid_at,
-            answer=answer,
-        )
-    if output is not Format.TABLE:
-        sys.stdout.buffer.write(response.content)
-        return
-    rows = response.json()
-    shown = list(rows[0]) if rows else list(columns)
-    show_table(f"{view} as {department}", shown, [[row[name] for name in shown] for row in rows])
-    masked = response.headers.get("Masked-Columns")
-    freshness = response.headers.get("Data-Freshness", "")
-    errors.print(f"{len(rows)} rows; masked: {masked or 'nothing'}; seconds behind the source: {freshness or '–'}")
-
-
-def _filter(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise typer.BadParameter(f"'{text}' is not a filter such as ward=eq.20", param_hint="--where")
-    return name, value
 
 
 @quarantine.command("list")

@@ -6,14 +6,17 @@ the remedy in its text. Any PostgREST client works as well; this one adds nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import httpx2
 
 from bus.errors import BusError, Unavailable
 
+PAGE: Final = 1_000
 FORMATS: Mapping[str, str] = {
     "json": "application/json",
     "ndjson": "application/x-ndjson",
@@ -32,7 +35,8 @@ class Answered(BusError):
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows with what the bus said about them: masked columns, policy revision, freshness, total if asked for."""
+    """Rows with what the bus said about them: masked columns, policy revision, freshness, total if asked for, and
+    where the next page begins if there is one."""
 
     rows: list[dict[str, Any]]
     masked: tuple[str, ...]
@@ -40,6 +44,7 @@ class Rows:
     freshness: str
     total: int | None
     request_id: str
+    next_cursor: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +116,41 @@ class QueryClient:
             valid_at=valid_at,
             headers=headers,
         )
-        return Rows(
-            rows=response.json(),
-            masked=tuple(name for name in response.headers.get("Masked-Columns", "").split(",") if name),
-            policy_revision=response.headers.get("Policy-Revision", ""),
-            freshness=response.headers.get("Data-Freshness", ""),
-            total=_total(response.headers.get("Content-Range", "")) if count else None,
-            request_id=response.headers.get("Request-Id", ""),
-        )
+        return _rows(response, count=count)
+
+    def pages(self, view: str, *, purpose: str, limit: int = PAGE, **question: Any) -> Iterator[Rows]:
+        """All rows of ``view``, ``limit`` in a page; ``question`` as for `query`. The pages are of the moments at which
+        they are asked for: a row that moves in the order meanwhile may come twice or not at all.
+
+        Raises what `query` raises; `Answered` with ``bad_cursor`` where the policy changed in between.
+        """
+        for response in self.raw_pages(view, purpose=purpose, limit=limit, **question):
+            yield _rows(response, count=False)
+
+    def raw_pages(self, view: str, *, limit: int | None = None, **question: Any) -> Iterator[httpx2.Response]:
+        """The same as they came; ``question`` as for `raw`."""
+        cursor: str | None = "start"
+        while cursor is not None:
+            response = self.raw(view, limit=PAGE if limit is None else limit, cursor=cursor, **question)
+            yield response
+            cursor = response.headers.get("Next-Cursor")
+
+    def export(self, view: str, file: Path, *, answer: str = "parquet", **question: Any) -> int:
+        """Writes all rows of ``view`` to ``file`` as parquet, csv or ndjson; returns how many. ``question`` as for
+        `query`. The file is there when it is whole, and otherwise as it was.
+
+        Raises `Answered` for a refusal and `Unavailable` where the bus does not answer or breaks off.
+        """
+        path, params, headers = _request(view, answer=answer, **question)
+        part = file.with_name(f"{file.name}.part")
+        try:
+            with self._stream(path, [*params, ("export", "true")], headers) as response, part.open("wb") as target:
+                for chunk in response.iter_bytes():
+                    target.write(chunk)
+            part.replace(file)
+        finally:
+            part.unlink(missing_ok=True)
+        return int(response.headers["Export-Rows"])
 
     def ask(self, view: str, question: str, *, purpose: str, key: Mapping[str, Any]) -> Said:
         """The answer of ``view`` to one of its declared questions about one row. ``key``: each key column's value.
@@ -147,17 +179,38 @@ class QueryClient:
         limit: int | None = None,
         as_of: str | None = None,
         valid_at: str | None = None,
+        cursor: str | None = None,
         answer: str = "json",
         headers: Mapping[str, str] | None = None,
     ) -> httpx2.Response:
         """The answer as it came, in one of `FORMATS`."""
-        params: list[tuple[str, Any]] = list(where.items() if isinstance(where, Mapping) else where)
-        params += [("select", ",".join(select))] if select else []
-        params += [("order", order)] if order else []
-        params += [("limit", str(limit))] if limit is not None else []
-        params += [(name, at) for name, at in (("as_of", as_of), ("valid_at", valid_at)) if at is not None]
-        sent = {"Purpose": purpose, "Accept": FORMATS[answer], **(headers or {})}
-        return self._get(f"/v1/views/{view}", params, sent)
+        path, params, sent = _request(
+            view,
+            purpose=purpose,
+            select=select,
+            where=where,
+            order=order,
+            limit=limit,
+            as_of=as_of,
+            valid_at=valid_at,
+            cursor=cursor,
+            answer=answer,
+        )
+        return self._get(path, params, {**sent, **(headers or {})})
+
+    @contextmanager
+    def _stream(
+        self, path: str, params: Sequence[tuple[str, Any]], headers: Mapping[str, str]
+    ) -> Iterator[httpx2.Response]:
+        sent = {"Authorization": f"Bearer {self._token()}", **headers}
+        try:
+            with self._http.stream("GET", path, params=list(params), headers=sent) as response:
+                if response.status_code >= 400:
+                    response.read()
+                    raise Answered(problem_of(response))
+                yield response
+        except httpx2.TransportError as error:
+            raise Unavailable(f"The bus at {self._http.base_url} does not answer, or broke off.") from error
 
     def _get(self, path: str, params: Sequence[tuple[str, Any]], headers: Mapping[str, str]) -> httpx2.Response:
         sent = {"Authorization": f"Bearer {self._token()}", **headers}
@@ -168,6 +221,34 @@ class QueryClient:
         if response.status_code >= 400:
             raise Answered(problem_of(response))
         return response
+
+
+def _request(
+    view: str,
+    *,
+    purpose: str,
+    select: Sequence[str] = (),
+    where: Mapping[str, str] | Sequence[tuple[str, str]] = (),
+    answer: str = "json",
+    **single: Any,
+) -> tuple[str, list[tuple[str, Any]], dict[str, str]]:
+    """Path, parameters and headers of a question. ``single``: order, limit, as_of, valid_at, cursor; None: not said."""
+    params: list[tuple[str, Any]] = list(where.items() if isinstance(where, Mapping) else where)
+    params += [("select", ",".join(select))] if select else []
+    params += [(name, str(value)) for name, value in single.items() if value is not None and value != ""]
+    return f"/v1/views/{view}", params, {"Purpose": purpose, "Accept": FORMATS[answer]}
+
+
+def _rows(response: httpx2.Response, *, count: bool) -> Rows:
+    return Rows(
+        rows=response.json(),
+        masked=tuple(name for name in response.headers.get("Masked-Columns", "").split(",") if name),
+        policy_revision=response.headers.get("Policy-Revision", ""),
+        freshness=response.headers.get("Data-Freshness", ""),
+        total=_total(response.headers.get("Content-Range", "")) if count else None,
+        request_id=response.headers.get("Request-Id", ""),
+        next_cursor=response.headers.get("Next-Cursor"),
+    )
 
 
 def _total(content_range: str) -> int | None:
