@@ -173,8 +173,9 @@ def documented(*, token: bool) -> dict[str, Any]:
 
 
 _PARAMETERS: Final = (
-    ("select", "columns, as `a,b` or `alias:a`; figures, as `ward,n:count()`; left out: every granted column"),
-    ("{field}", "filter: `eq. neq. gt. gte. lt. lte. in.(…) is. like. ilike.`, each with `not.` in front"),
+    ("select", "columns `a,alias:b`; figures `ward,n:count()`; related views `a,alias:view(b,c)`; left out: all granted"),
+    ("{field}", "filter: `eq. neq. gt. gte. lt. lte. in.(…) is. like. ilike. plfts. fts.`, each with `not.` in front"),
+    ("{alias}.{field}", "a filter of an embedded view; also `{alias}.order` and `{alias}.limit` (of each row)"),
     ("or", "`(a.eq.1,and(b.is.null,c.gt.2))`; also `and`, `not.or`, `not.and`"),
     ("order", "`a.desc.nullslast,b`"),
     ("limit", "rows at most: 1,000 unless said otherwise, never more than the grant allows"),

@@ -221,6 +221,35 @@ def test_the_audit_log_is_whole(demo: Demo) -> None:
     assert "chain unbroken" in done.stdout
 
 
+def test_the_service_centre_gets_yes_or_no(demo: Demo) -> None:
+    """It learns whether a licence is good, and no more; its own program runs as it stands."""
+    import subprocess
+    import sys
+
+    asker = ("--as", "one_stop", "--purpose", "service_handling")
+    for number, word in (("1926502", "yes"), ("2032087", "no"), ("1", "no")):
+        said = demo.bus("ask", "food_business", "was_ever_licensed", f"licence_number={number}", *asker)
+        assert said.stdout.startswith(f"{word} (as of "), said.stderr
+    assert demo.bus("query", "food_business", *asker).returncode == 1
+    program = [sys.executable, "-m", "consumers.one_stop", "1926502"]
+    done = subprocess.run(program, env=demo.environment, capture_output=True, text=True, check=False)
+    assert "never cancelled or revoked: yes" in done.stdout, done.stderr
+    assert "licence valid today: no" in done.stdout
+
+
+def test_figures_related_views_and_search(demo: Demo) -> None:
+    """Counts by result add up to every business; a business with its inspections; what is found by its name."""
+    ask = ("query", "food_business", "--as", "food", "--purpose", "inspection_planning", "--format", "json")
+    figures = json.loads(demo.bus(*ask, "--select", "last_result,n:count()").stdout)
+    assert sum(row["n"] for row in figures) == 12_367
+    select = "licence_number,last_result,seen:inspection_history(result)"
+    rows = json.loads(demo.bus(*ask, "--select", select, "--where", "last_result=eq.Fail", "--limit", "5").stdout)
+    assert all("Fail" in [one["result"] for one in row["seen"]] for row in rows)
+    found = json.loads(demo.bus(*ask, "--select", "legal_name", "--where", "legal_name=plfts.pizza hut").stdout)
+    assert found
+    assert all("pizza" in row["legal_name"].lower() and "hut" in row["legal_name"].lower() for row in found)
+
+
 def test_the_consumer_runs_as_it_stands(demo: Demo) -> None:
     """A file that a department's developer would copy."""
     import subprocess
