@@ -46,7 +46,9 @@ def create_app(parts: Parts, routers: Sequence[APIRouter] = ()) -> FastAPI:
     )
     app.state.parts = parts
     broker = parts.shares.found if parts.shares is not None else None
-    app.state.figures = Figures(parts.views, parts.quarantined, parts.shapes, parts.promises, broker=broker)
+    app.state.figures = Figures(
+        parts.views, parts.quarantined, parts.shapes, parts.promises, broker=broker, streams=parts.subscriptions
+    )
     problems.install(app)
     doors = (
         views.router,

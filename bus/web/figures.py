@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -74,6 +75,23 @@ class _Broker(Collector):
         yield drift
 
 
+class _Streams(Collector):
+    """How far each stream is behind its view, and whether it is in trouble."""
+
+    def __init__(self, streams: Callable[[], list[dict[str, Any]]]) -> None:
+        self._streams = streams
+
+    def collect(self) -> Iterable[Metric]:
+        labels = ["consumer", "view"]
+        behind = GaugeMetricFamily("bus_stream_behind", "Transactions of the view that are not sent", labels=labels)
+        trouble = GaugeMetricFamily("bus_stream_in_trouble", "1 while a stream cannot go on", labels=labels)
+        for stream in self._streams():
+            labelled = [stream["consumer"], stream["view"]]
+            behind.add_metric(labelled, float(stream["behind"]))
+            trouble.add_metric(labelled, float(bool(stream["problem"])))
+        return behind, trouble
+
+
 def _rebuilding(states: Mapping[str, ViewState]) -> Metric:
     """Of each view that is being built anew beside itself the share of events that is applied."""
     family = GaugeMetricFamily("bus_view_rebuild_ratio", "Share of events applied by a rebuild", labels=["view"])
@@ -102,6 +120,7 @@ class Figures:
         promises: Promises,
         *,
         broker: Callable[[], BrokerState] | None = None,
+        streams: Callable[[], list[dict[str, Any]]] = list,
     ) -> None:
         self._registry = CollectorRegistry()
         labels = ("route", "method", "status")
@@ -112,6 +131,7 @@ class Figures:
         self._registry.register(_Views(views, quarantined, shapes, promises))
         if broker is not None:
             self._registry.register(_Broker(broker))
+        self._registry.register(_Streams(streams))
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         """Counts one answer."""

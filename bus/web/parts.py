@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from bus.access.decision import Decider
 from bus.access.identity import Issuer, Verifier
@@ -80,6 +81,7 @@ class Parts:
     issuer: Issuer | None = None
     streams: StreamParts | None = None
     shares: Shares | None = None
+    subscriptions: Callable[[], list[dict[str, Any]]] = list
     sessions: Sessions | None = None
     proxies: frozenset[str] = frozenset()
     demo: bool = False

@@ -62,6 +62,7 @@ def status(parts: TheParts, _: Administrator) -> dict[str, Any]:
         "views": view_states(parts),
         "quarantine": parts.quarantined(),
         "audit": dict(parts.anchoring.status()),
+        "subscriptions": parts.subscriptions(),
         "broker": parts.shares.status() if parts.shares is not None else None,
         "promises": [promise_as_json(promise) for promise in parts.promises().values()],
     }

@@ -58,6 +58,7 @@ from bus.wiring.changes import make_streams
 from bus.wiring.identity import Identity, make_identity, refreshed
 from bus.wiring.rules import signed_rules
 from bus.wiring.site import ISSUER_KEY, connection
+from bus.wiring.streams import overview
 from bus.wiring.viewing import CurrentShapes
 
 AUDIT_WAIT_S: Final = 0.2
@@ -192,6 +193,7 @@ def make_parts(settings: Settings, identity: Identity) -> Parts:
             announce=followed(announce, shares),
         ),
         shares=shares,
+        subscriptions=overview(settings),
         refusals=refusals,
         refused=refused,
         report=DepartmentReport(
