@@ -75,9 +75,7 @@ class ChangeLog:
         """Where these views are, or all; those that no worker has taken up are left out."""
         wanted = _STANDING.where(VIEW.c.name.in_(views)) if views else _STANDING
         with translated_errors(), self._engine.connect() as connection:
-            self._there = self._there or sa.inspect(connection).has_table(
-                VIEW.name
-            )  # a reader may start before workers
+            self._there = self._there or sa.inspect(connection).has_table(VIEW.name)  # before workers
             return {row[0]: LogStanding(*row[1:]) for row in connection.execute(wanted)} if self._there else {}
 
     def changes(self, shape: Shape, after: int, limit: int) -> Changes:
