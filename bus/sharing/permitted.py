@@ -44,7 +44,7 @@ class Shown:
 class Permitted:
     """A question whose fields are granted and whose values have the types of their fields. With ``figures`` the
     columns ``shown`` are the groups, and an order names something of the answer. ``least_group``: figures of fewer rows
-    are withheld; None: exact. ``telling``: columns whose values may say whom a small group is of."""
+    are withheld; None: exact."""
 
     shown: tuple[Shown, ...]
     filters: tuple[Filter, ...]
@@ -55,7 +55,6 @@ class Permitted:
     moment: Moment = NOW
     figures: tuple[Measured, ...] = ()
     least_group: int | None = None
-    telling: frozenset[str] = frozenset()
 
     @property
     def answered(self) -> tuple[Shown, ...]:
@@ -127,11 +126,10 @@ class _Check:
             _figures_order(query, groups, exact=exact),
             min(query.limit if query.limit is not None else DEFAULT_ROWS, self._allow.limits.rows),
             query.offset,
-            query.count,
+            query.count and exact,
             query.moment,
             tuple(self._measured(item, exact=exact) for item in query.figures),
             self._allow.least_group,
-            frozenset(name for name, column in self._columns.items() if column.personal or name in self._view.key),
         )
 
     def _grouped(self, field: str) -> Column:

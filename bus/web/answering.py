@@ -173,7 +173,7 @@ def documented(*, token: bool) -> dict[str, Any]:
 
 
 _PARAMETERS: Final = (
-    ("select", "columns `a,alias:b`; figures `ward,n:count()`; related views `a,alias:view(b,c)`; left out: all granted"),
+    ("select", "columns `a,alias:b`; figures `ward,n:count()`; related views `a,alias:view(b,c)`; left out: all"),
     ("{field}", "filter: `eq. neq. gt. gte. lt. lte. in.(…) is. like. ilike. plfts. fts.`, each with `not.` in front"),
     ("{alias}.{field}", "a filter of an embedded view; also `{alias}.order` and `{alias}.limit` (of each row)"),
     ("or", "`(a.eq.1,and(b.is.null,c.gt.2))`; also `and`, `not.or`, `not.and`"),

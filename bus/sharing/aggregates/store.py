@@ -1,4 +1,4 @@
-"""The SELECT of figures: groups of the rows that may be shown, and what is withheld of the small ones, in the database.
+"""The SELECT of figures: groups of the rows that may be shown; where they are guarded, only those of enough rows.
 
 A row of an answer that is guarded (``least_group``) ends in hidden columns: for each sum the rounded number of its
 values, and whether something was withheld; `withholding.finished` makes figures of them.
@@ -118,24 +118,21 @@ def _exact(found: sa.Subquery, permitted: Permitted) -> sa.Select[Any]:
 
 
 def _guarded(found: sa.Subquery, permitted: Permitted) -> sa.Select[Any]:
-    """Figures of too few rows or values are null, and what may say whose they are; counts are rounded."""
+    """Groups of enough rows, with null for a figure of too few values; counts are rounded."""
     least = permitted.least_group
-    enough = found.c[ROWS] >= least
-    groups = [
-        (sa.case((enough, column)) if item.column.name in permitted.telling else column).label(item.name)
-        for item, column in zip(permitted.shown, list(found.c), strict=False)
-    ]
-    figures, hidden, all_enough = list[sa.Label[Any]](), list[sa.Label[Any]](), enough
+    figures, hidden = list[sa.Label[Any]](), list[sa.Label[Any]]()
+    all_enough: sa.ColumnElement[bool] = sa.true()
     for place, item in enumerate(permitted.figures):
         values = _values(found, place, item)
-        both = sa.and_(enough, values >= least)
-        all_enough = sa.and_(all_enough, both)
+        enough = values >= least
+        all_enough = sa.and_(all_enough, enough)
         shown = _rounded(values) if item.function == "count" else found.c[f"f{place}"]
-        figures.append(sa.case((both, shown)).label(item.name))
+        figures.append(sa.case((enough, shown)).label(item.name))
         if item.function == "sum":
-            hidden.append(sa.case((both, _rounded(values))).label(f"_n{place}"))
+            hidden.append(sa.case((enough, _rounded(values))).label(f"_n{place}"))
+    groups = [found.c[f"g{place}"].label(item.name) for place, item in enumerate(permitted.shown)]
     withheld = sa.case((all_enough, 0), else_=1).label(WITHHELD)
-    return sa.select(*groups, *figures, *hidden, withheld)
+    return sa.select(*groups, *figures, *hidden, withheld).where(found.c[ROWS] >= least)
 
 
 def _rounded(count: Expression) -> Expression:

@@ -1,5 +1,9 @@
 """The last step of figures that are not exact: averages in three digits, sums made of them, hidden columns cut off.
 
+Groups of few rows are not shown. In their place stands one row of nulls at the end, whether there were any or not:
+which groups are missing, how many they are, and even that there are some would tell of single rows to who knows the
+others.
+
 A sum of few rows less the sum of one row fewer is that row's value. So a sum is the rounded count times the average in
 three digits: what one row adds is lost in that, mostly; what remains is told in the user's guide.
 """
@@ -16,7 +20,7 @@ Rows = Sequence[Sequence[Any]]
 
 
 def finished(rows: Rows, permitted: Permitted) -> tuple[Rows, int | None]:
-    """The rows as they are shown, and of how many of them something is withheld; None where figures are exact.
+    """The rows as they are shown, and in how many of them something is withheld; None where figures are exact.
 
     ``rows``: as the statement of `aggregates.store.grouped` gives them."""
     if permitted.least_group is None:
@@ -26,7 +30,10 @@ def finished(rows: Rows, permitted: Permitted) -> tuple[Rows, int | None]:
         (*row[:groups], *_rounded(permitted.figures, row[groups:width], list(row[width:-1])))
         for row in map(tuple, rows)
     ]
-    return shown, sum(row[-1] for row in rows)
+    withheld = sum(row[-1] for row in rows)
+    if len(shown) < (permitted.limit if groups else 1):
+        shown, withheld = [*shown, (None,) * width], withheld + 1
+    return shown, withheld
 
 
 def few_counted(shown: Sequence[Shown], rows: Rows) -> int | None:
