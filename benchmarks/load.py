@@ -37,6 +37,14 @@ class Client:
 
 
 async def _answer(reader: asyncio.StreamReader) -> bytes:
+    status, _, body = await read_answer(reader)
+    if status != 200:
+        raise SystemExit(f"{status}: {body[:500]!r}")
+    return body
+
+
+async def read_answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers (names in lower case) and body of one answer."""
     head = await reader.readuntil(b"\r\n\r\n")
     status, *lines = head.decode("latin-1").split("\r\n")
     named = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
@@ -44,9 +52,7 @@ async def _answer(reader: asyncio.StreamReader) -> bytes:
         body = await _chunks(reader)
     else:
         body = await reader.readexactly(int(named["content-length"]))
-    if " 200 " not in status:
-        raise SystemExit(f"{status}: {body[:500]!r}")
-    return body
+    return int(status.split()[1]), named, body
 
 
 async def _chunks(reader: asyncio.StreamReader) -> bytes:

@@ -7,6 +7,7 @@ neither a client that writes a byte now and then nor one that never reads can ho
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections.abc import Callable
 from typing import Final
 
@@ -20,6 +21,16 @@ MAX_HEAD: Final = 64 * 1024
 MAX_CONNECTIONS: Final = 4_000
 _TOO_LARGE: Final = b"431 Request Header Fields Too Large"
 _TOO_MANY: Final = b"503 Service Unavailable"
+
+
+def allow_connections() -> None:
+    """Raises this process's limit of open files as far as `MAX_CONNECTIONS` needs and its own hard limit allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS + 1_000
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class Patient(Protocol):

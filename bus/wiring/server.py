@@ -50,7 +50,7 @@ from bus.views.store import ViewStore
 from bus.web import admin, registry, status
 from bus.web.app import create_app
 from bus.web.parts import Parts
-from bus.web.serving import Patient
+from bus.web.serving import Patient, allow_connections
 from bus.wiring.alarms import watching
 from bus.wiring.anchoring import anchored, make_anchoring
 from bus.wiring.broker import followed, make_broker, make_shares, reconciling
@@ -67,6 +67,7 @@ AUDIT_WAIT_S: Final = 0.2
 def serve(settings: Settings) -> None:
     """Runs the web server until it is told to stop."""
     logs.configure("serve")
+    allow_connections()
     identity = make_identity(settings)
     parts = make_parts(settings, identity)
     app = create_app(parts, routers=(admin.router, status.router, registry.router))
