@@ -31,6 +31,7 @@ _ARROW: Final = {  # columns of POSITION in their order
 }
 _NAMES: Final = tuple(_ARROW)[1:]  # and of a Position
 _of: Final = attrgetter(*_NAMES)
+_place: Final = attrgetter("topic", "partition")
 _COUNTED: Final = ("applied", "stale_dropped", "null_key", "quarantined")
 
 
@@ -57,7 +58,9 @@ class Progress:
         self._known = (seq, time.monotonic() + _REMEMBERED_S, positions)
 
     def store(self, connection: Connection, positions: Sequence[Position], counts: Counts) -> None:
-        """Writes positions that changed, and what was counted."""
+        """Writes positions that changed, and what was counted. Whoever locks several positions does so by topic and
+        partition: nobody waits in a circle."""
+        positions = sorted(positions, key=_place)
         if positions and connection.dialect.name == "postgresql":
             columns = zip(*((self._view, *_of(position)) for position in positions), strict=True)
             arrays = zip(_ARROW.items(), columns, strict=True)

@@ -43,6 +43,7 @@ def note_ends(engine: Engine, held: Held, ends: Ends, at_ms: int) -> None:
             )
             .values(end_offset=sa.bindparam("end"), complete_ms=complete)
         )
-        rows = [{"of_topic": topic, "of_partition": partition, "end": end} for (topic, partition), end in ends.items()]
+        # in the order in which builders write them, who would otherwise wait for each other
+        rows = [{"of_topic": place[0], "of_partition": place[1], "end": end} for place, end in sorted(ends.items())]
         with translated_errors(), write(engine) as connection:
             connection.execute(statement, rows)
