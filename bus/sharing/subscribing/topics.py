@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ _CONSUMERS: Final = 4
 _WAIT_MS: Final = 500  # that a fetch of the newest waits for them
 _SHORT_MS: Final = 20  # the same of older ones, which are there
 _TIMEOUT_S: Final = 5.0
+log = logging.getLogger(__name__)
 
 
 class Gone(BusError):
@@ -176,6 +178,9 @@ class Tail:
             self._fail(BrokerUnavailable(), error)
         except BusError as error:
             self._fail(error, error)
+        except Exception as error:  # else its followers would wait for ever
+            log.exception("The reader of %s failed", self.topic)
+            self._fail(BusError(), error)
         finally:
             await _stop(consumer)
 
