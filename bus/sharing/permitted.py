@@ -97,6 +97,8 @@ class _Check:
     def permitted(self, query: Query) -> Permitted:
         if query.figures:
             return self._summarised(query)
+        if query.export and query.embedded:
+            raise BadFilter(why="a file has no rows within rows. Export each view for itself.", field="select")
         every = tuple(Chosen(name, name) for name in self._allow.columns)
         chosen = every if query.select is None else query.select
         self._refuse_unknown(item.field for item in chosen)

@@ -132,5 +132,7 @@ def _columns(parts: Parts, view: str, answer: Answer) -> list[Column]:
     """The view's columns, or the chosen ones where the question chose."""
     columns = {column.name: column for column in parts.shapes()[view].columns}
     if len(answer.shown) < len(answer.decision.columns):
-        return [columns[shown.column.name] for shown in answer.shown if shown.name == shown.column.name]
+        return [
+            columns.get(shown.column.name, shown.column) for shown in answer.shown if shown.name == shown.column.name
+        ]
     return list(columns.values())

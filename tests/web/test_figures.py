@@ -7,6 +7,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 import pytest
@@ -14,7 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from served_world import World
 
-from bus.core.grants import parse_grant_set
+from bus.access.answers import EVERY_ROW
+from bus.access.decision import Allow
+from bus.core.grants import Limits, parse_grant_set
+from bus.errors import BadFilter
+from bus.sharing.permitted import permit
+from bus.sharing.question import Embedded, Query
 
 VIEW = "/v1/views/food_business"
 SAMPLE = "/v1/views/sample"
@@ -244,3 +250,21 @@ def test_the_budget_of_a_day(granted: World) -> None:
     assert answers[0].json() == [{"n": 10, "s": 2.06e13}]
     document = answers[-1].json()
     assert (document["code"], document["renews_at"][-10:]) == ("rate_limited", "T00:00:00Z")
+
+
+def test_the_portal_shows_figures_and_related_views(granted: World) -> None:
+    """What "ask as" is asked may name both; a file has no rows within rows."""
+    sides = "left=food&left_purpose=inspection_planning&right=tax&right_purpose=levy"
+    for question in (
+        "select=ward,figured:count()",
+        "select=ward,inspection_history(result)",
+        "select=legal_name,count()",
+    ):
+        page = httpx2.get(f"{granted.url}/ask", params=f"view=food_business&{sides}&rows=5&lang=en&q={quote(question)}")
+        assert page.status_code == 200, page.text[:500]
+        assert ("figured" in page.text) == ("figured" in question)
+    asked = Query(embedded=(Embedded("seen", "inspection_history", None, Query()),), export=True)
+    shape = granted.parts.shapes()["food_business"]
+    allow = Allow("food_business", ("ward",), {}, EVERY_ROW, Limits(), ("g",), "d", "1.1", "export", "p", "food")
+    with pytest.raises(BadFilter, match="rows within rows"):
+        permit(asked, shape, allow, dict)
