@@ -46,7 +46,7 @@ def publish(
     console.print(f"{report.acknowledged} acknowledged, {len(report.refused)} refused")
     for refused in report.refused:
         reasons = "; ".join(f"{why.field}: expected {why.expected}, received {why.received}" for why in refused.reasons)
-        errors.print(f"line {refused.line}: {reasons}")
+        errors.print(f"line {refused.line}: {reasons}", markup=False)
     if report.refused:
         raise typer.Exit(1)
 

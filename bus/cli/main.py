@@ -45,10 +45,10 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except BusError as error:
-        errors.print(f"bus: {error.detail}", style="red" if errors.is_terminal else "")
+        errors.print(f"bus: {error.detail}", style="red" if errors.is_terminal else "", markup=False)
         sys.exit(1)
     except ValidationError as error:
-        errors.print("bus: " + "; ".join(str(item["msg"]) for item in error.errors()))
+        errors.print("bus: " + "; ".join(str(item["msg"]) for item in error.errors()), markup=False)
         sys.exit(1)
     except KeyboardInterrupt:
         errors.print("bus: interrupted; what was accepted is kept, run the command again")
