@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
 
-from benchmarks import freshness, growth, harness, publish, query, rebuilding, revocation, views, workers
+from benchmarks import freshness, growth, harness, policies, publish, query, rebuilding, revocation, views, workers
 from benchmarks.harness import Plan
 from benchmarks.world import ROOT, World
 
@@ -23,6 +23,7 @@ FIGURES: Final[dict[str, Callable[[World, int], Plan]]] = {
     "B4b": workers.plan,
     "B5": freshness.plan,
     "B6": query.plan,
+    "B7": policies.plan,
     "B8": revocation.plan,
 }
 ONCE: Final = {"B3", "B4", "B8"}  # long, and both ends of a ratio are in one run
@@ -35,9 +36,20 @@ SCALES: Final = {
         "B4b": 100_000,
         "B5": 10_000,
         "B6": 300,
+        "B7": 20_000,
         "B8": 20,
     },
-    "small": {"B1": 5_000, "B2": 5_000, "B3": 100_000, "B4": 40_000, "B4b": 20_000, "B5": 3_000, "B6": 200, "B8": 5},
+    "small": {
+        "B1": 5_000,
+        "B2": 5_000,
+        "B3": 100_000,
+        "B4": 40_000,
+        "B4b": 20_000,
+        "B5": 3_000,
+        "B6": 200,
+        "B7": 1_000,
+        "B8": 5,
+    },
     "full": {
         "B1": 100_000,
         "B2": 300_000,
@@ -46,6 +58,7 @@ SCALES: Final = {
         "B4b": 300_000,
         "B5": 30_000,
         "B6": 600,
+        "B7": 100_000,
         "B8": 100,
     },
 }

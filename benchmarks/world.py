@@ -51,7 +51,7 @@ class World:
     def __enter__(self) -> World:
         try:
             state = self.stack.up()
-            self.web, self.bootstrap = str(state.web), str(state.kafka)
+            self.web, self.bootstrap, self.opa = str(state.web), str(state.kafka), str(state.opa)
             self._declare()
         except BaseException:
             self.close()

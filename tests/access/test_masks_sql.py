@@ -95,3 +95,17 @@ def test_the_value_does_not_leave_the_database(views_engine: sa.Engine, table: s
     statement = str(sa.select(masked).compile(views_engine))
     assert KEY.hex() not in statement
     assert "AS name" in statement
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(VALUES[Kind.TEXT], min_size=1, max_size=6))
+def test_a_consumer_can_join_its_own_hashes_and_no_others(
+    views_engine: sa.Engine, table: sa.Table, values: list[str]
+) -> None:
+    """Equal values have equal hashes for one consumer, different values different ones, and no hash is another's."""
+    mask = Mask("hash", True)
+    own = through_sql(views_engine, table, "name", values, mask)
+    assert [own[values.index(value)] for value in values] == own
+    assert len(set(own)) == len(set(values))
+    others = {apply_mask(value, mask, consumer_key(b"secret", "food")) for value in values}
+    assert not others & set(own)
