@@ -10,7 +10,7 @@ import httpx2
 import pytest
 import sqlalchemy as sa
 
-from benchmarks import data, freshness, growth, harness, publish, query, views
+from benchmarks import data, freshness, growth, harness, publish, query, rebuilding, views
 from benchmarks.harness import Goal, Plan, Sample, WorkMissing
 from benchmarks.world import World
 from bus.infra.database import open_database
@@ -107,3 +107,18 @@ def test_freshness_counts_from_the_first_position_beyond_the_event() -> None:
         freshness._delays(seen, 1, 9, 1.0)
     with pytest.raises(WorkMissing, match="0 views"):
         freshness._delays(seen, 2, 0, 1.0)
+
+
+def test_rebuilding_judges_each_span_by_its_own_events() -> None:
+    """Events acknowledged during a rebuild count there only; too few of them, or one never shown, fail the run."""
+    place = (rebuilding.QUARTER, 0)
+    seen = {place: (list(range(1, 202)), [0.1 * n + (0.02 if n < 100 else 0.06) for n in range(201)])}
+    acknowledged = [(0, n, 0.1 * n) for n in range(200)]
+    spans = {"alone": (0.0, 9.95), "another": (9.95, 20.0)}
+    found = rebuilding.judged(seen, acknowledged, spans)
+    assert found["alone"].seconds == pytest.approx(0.02)
+    assert found["another"].seconds == pytest.approx(0.06)
+    with pytest.raises(WorkMissing, match="only"):
+        rebuilding.judged(seen, acknowledged, {"alone": (0.0, 1.0)})
+    with pytest.raises(WorkMissing, match="never seen"):
+        rebuilding.judged(seen, [(0, 201, 1.0)], {"alone": (0.0, 2.0)})
