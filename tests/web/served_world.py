@@ -19,8 +19,8 @@ import sqlalchemy as sa
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from fastapi import APIRouter
-from open_world import BY_DISTRICT, HIDDEN, PERSON, PERSON_VIEWS
 from opa_process import POLICIES, pem_pair, running_opa
+from open_world import BY_DISTRICT, HIDDEN, PERSON, PERSON_VIEWS
 from ruamel.yaml import YAML
 
 from bus.access.bundle import build_bundle, etag
