@@ -69,7 +69,7 @@ def _terms(numbers: Sequence[int], dice: random.Random) -> list[dict[str, Any]]:
             "legal_name": f"Lakeside Provisions & Catering {dice.randrange(10_000)} Ltd",
             "address": f"{dice.randrange(100, 9_999)} West Madison Street",
             "description": "Retail food establishment",
-            "zip_code": f"606{number % 60:02}",
+            "zip_code": f"{dice.randrange(10**9):09}",  # nobody has it masked: every change shows
             "ward": number % data.WARDS + 1,
             "term_start": dt.date(2014, 1, 1) + dt.timedelta(days=dice.randrange(3_000)),
         }

@@ -50,7 +50,7 @@ class SubscriptionState:
 @dataclass(frozen=True, slots=True)
 class PolicyChange:
     """One change of terms. ``offset``: from it on the topic has the new ones; ``seq``: the view's then; ``at``: when
-    (RFC 3339)."""
+    (RFC 3339); ``again``: it was begun before, and did not come to its end."""
 
     consumer: str
     view: str
@@ -60,6 +60,7 @@ class PolicyChange:
     revision: str
     reason: str
     at: str
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

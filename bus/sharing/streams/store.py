@@ -79,6 +79,7 @@ LEASE: Final = sa.Table(
 )
 _KEYS_AT_ONCE: Final = 5_000
 _FIELDS: Final = tuple(item.name for item in fields(SubscriptionState))
+_CHANGE: Final = tuple(item.name for item in fields(PolicyChange) if item.name != "again")
 
 
 class StreamStore:
@@ -111,9 +112,8 @@ class StreamStore:
         """The newest changes of terms, newest first."""
         pair = (CHANGE.c.consumer == consumer) & (CHANGE.c.view == view)
         query = sa.select(CHANGE).where(pair).order_by(CHANGE.c.id.desc()).limit(limit)
-        names = [item.name for item in fields(PolicyChange)]
         with translated_errors(), self._engine.connect() as connection:
-            return [PolicyChange(*(row[name] for name in names)) for row in connection.execute(query).mappings()]
+            return [PolicyChange(*(row[name] for name in _CHANGE)) for row in connection.execute(query).mappings()]
 
     def last_kind(self, state: SubscriptionState) -> Kind:
         """What the last change of its terms was; started where there was none, or it ended."""
@@ -149,7 +149,7 @@ class StreamStore:
         with translated_errors(), write(self._engine) as connection:
             self._check(connection)
             if change is not None:
-                connection.execute(CHANGE.insert().values(**_members(change)))
+                _record(connection, change)
             return _save(connection, state)
 
     def advance(self, shown: Iterable[Shown]) -> None:
@@ -212,6 +212,16 @@ _ONE: Final = (
 )
 _FORGET: Final = sa.delete(MEMBER).where(_ONE)
 _CONFIRM: Final = sa.update(MEMBER).where(_ONE).values(generation=sa.bindparam("g"))
+
+
+def _record(connection: Connection, change: PolicyChange) -> None:
+    """A change that is tried again takes the place of its last try: its boundary is another now."""
+    pair = (CHANGE.c.consumer == change.consumer) & (CHANGE.c.view == change.view)
+    query = sa.select(CHANGE.c.id, CHANGE.c.kind).where(pair).order_by(CHANGE.c.id.desc()).limit(1)
+    last = connection.execute(query).first() if change.again else None
+    if last is not None and last.kind == change.kind:
+        connection.execute(sa.delete(CHANGE).where(CHANGE.c.id == last.id))
+    connection.execute(CHANGE.insert().values(**{name: getattr(change, name) for name in _CHANGE}))
 
 
 def _members(value: Any) -> dict[str, Any]:

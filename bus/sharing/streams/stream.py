@@ -279,7 +279,8 @@ class Stream:
         change = None
         if kind is not None:
             pair = (state.consumer, state.view)
-            change = PolicyChange(*pair, kind, offset, state.seq, state.revision, reason, self._now())
+            again = self.state.state == state.state and self.state.digest == state.digest
+            change = PolicyChange(*pair, kind, offset, state.seq, state.revision, reason, self._now(), again)
         self.state = await asyncio.to_thread(self._desk.store.save, state, change)
 
 
