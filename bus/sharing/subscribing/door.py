@@ -31,6 +31,7 @@ from bus.sharing.watch import Standing, Watch
 from bus.views.catalogue import Shape
 
 SETTLED_WITHIN_S: Final = 2.0
+OPENINGS: Final = 8  # at once: a thousand that come back together shall not hold up decisions and answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,7 @@ class ChangesDoor:
         self._limits = limits or Limits()
         self._admission = Admission(clock)
         self._open: Counter[str] = Counter()
+        self._turns = asyncio.Semaphore(OPENINGS)
 
     @property
     def open(self) -> Mapping[str, int]:
@@ -107,7 +109,8 @@ class ChangesDoor:
             self._admission.count((scope.consumer, allow.grant_ids), allow.limits.per_minute)
             standing = await self._standing(scope.view)
             floor = await _settled(permission)
-            bounds = await self._topics.bounds(share_topic(scope.consumer, scope.view))
+            async with self._turns:
+                bounds = await self._topics.bounds(share_topic(scope.consumer, scope.view))
             client = self._client(asked, permission, (place, bounds, floor))
             held.push_async_callback(client.close)
             held.callback(self._permissions.drop, permission, client)
@@ -131,7 +134,8 @@ class ChangesDoor:
     async def _permitted(self, asked: Asked, held: contextlib.AsyncExitStack) -> Permission:
         """Raises the error of a decision that is none or no, after a no is recorded."""
         holder = _Nobody()
-        permission, decision = await self._permissions.take(asked.subject, asked.view, asked.purpose, holder)
+        async with self._turns:
+            permission, decision = await self._permissions.take(asked.subject, asked.view, asked.purpose, holder)
         held.callback(self._permissions.drop, permission, holder)
         if isinstance(decision, Deny):
             await self._refuse(decision, asked)
