@@ -47,7 +47,7 @@ def _tune_sqlite(durable: bool, read_only: bool, wait_s: float) -> Any:
             "foreign_keys=ON",
             f"synchronous={'FULL' if durable else 'NORMAL'}",
             "temp_store=MEMORY",
-            "cache_size=-65536",
+            "cache_size=-24576",
             *(("query_only=ON",) if read_only else ("journal_mode=WAL",)),
         ):
             connection.execute(f"PRAGMA {pragma}")

@@ -180,7 +180,7 @@ class Reader:
                 auto_offset_reset="none",
                 isolation_level="read_committed",
                 fetch_max_wait_ms=_IDLE_FETCH_MS,
-                max_partition_fetch_bytes=2 * 1024 * 1024,  # of each partition, held while the others are read
+                max_partition_fetch_bytes=1024 * 1024,  # of each partition, held while the others are read
                 request_timeout_ms=15_000,
                 retry_backoff_ms=200,
             )
