@@ -82,7 +82,7 @@ def test_status_has_what_scripts_read(demo: Demo) -> None:
     status = demo.json("status")
     assert status["web"].startswith("http://127.0.0.1:")
     assert status["kafka"].startswith("127.0.0.1:")
-    assert {"kafka", "opa", "serve", "worker"} <= set(status["processes"])
+    assert {"kafka", "opa", "serve", "worker", "streams"} <= set(status["processes"])
     assert all(set(view) >= {"rows", "lag", "freshness_s"} for view in status["views"].values())
     assert {view["lag"] for view in status["views"].values()} == {0}
     assert [promise["broken"] for promise in status["promises"]] == [False] * 5, "old facts, published just now"
@@ -188,6 +188,22 @@ def test_a_killed_worker_comes_back(demo: Demo) -> None:
     os.kill(before, signal.SIGKILL)
     eventually(lambda: demo.json("status")["processes"].get("worker") not in (None, before), what="a new worker")
     assert demo.bus("views", "wait", "--timeout", "60").returncode == 0
+
+
+@pytest.mark.fault
+def test_a_killed_streams_process_comes_back(demo: Demo) -> None:
+    """SIGKILL: the supervisor starts it again, and its stream is where the view is, with no trouble."""
+    before = demo.json("status")["processes"]["streams"]
+    os.kill(before, signal.SIGKILL)
+    eventually(lambda: demo.json("status")["processes"].get("streams") not in (None, before), what="a new process")
+    found = demo.json("status")["subscriptions"]
+    assert [(item["consumer"], item["view"]) for item in found] == [("social", "food_business")]
+    eventually(
+        lambda: (
+            [(item["state"], item["problem"]) for item in demo.json("status")["subscriptions"]] == [("running", "")]
+        ),
+        what="a stream that runs",
+    )
 
 
 @pytest.mark.fault

@@ -224,7 +224,7 @@ class StreamsWorld(World):
             await asyncio.sleep(0.001)
             busy = any(seat.task is not None for streams in self.streams.values() for seat in streams.seats.values())
             quiet = 0 if busy or moved else quiet + 1
-            if quiet == 3:
+            if quiet == 2:
                 return
         raise AssertionError("the streams do not come to rest")
 
