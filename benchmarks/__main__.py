@@ -11,7 +11,19 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
 
-from benchmarks import freshness, growth, harness, policies, publish, query, rebuilding, revocation, views, workers
+from benchmarks import (
+    freshness,
+    growth,
+    harness,
+    policies,
+    publish,
+    query,
+    rebuilding,
+    revocation,
+    streams,
+    views,
+    workers,
+)
 from benchmarks.harness import Plan
 from benchmarks.world import ROOT, World
 
@@ -25,6 +37,7 @@ FIGURES: Final[dict[str, Callable[[World, int], Plan]]] = {
     "B6": query.plan,
     "B7": policies.plan,
     "B8": revocation.plan,
+    "B9": streams.plan,
 }
 ONCE: Final = {"B3", "B4", "B8"}  # long, and both ends of a ratio are in one run
 SCALES: Final = {
@@ -38,6 +51,7 @@ SCALES: Final = {
         "B6": 300,
         "B7": 20_000,
         "B8": 20,
+        "B9": 20_000,
     },
     "small": {
         "B1": 5_000,
@@ -49,6 +63,7 @@ SCALES: Final = {
         "B6": 200,
         "B7": 1_000,
         "B8": 5,
+        "B9": 2_000,
     },
     "full": {
         "B1": 100_000,
@@ -60,6 +75,7 @@ SCALES: Final = {
         "B6": 600,
         "B7": 100_000,
         "B8": 100,
+        "B9": 20_000,
     },
 }
 

@@ -12,7 +12,6 @@ import os
 import random
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -20,7 +19,13 @@ from typing import Any, Final
 from benchmarks import data
 from benchmarks.harness import Goal, Plan, Sample, require
 from benchmarks.world import ROOT, World, child
+from bus.contracts.registry import Registry
+from bus.infra.database import open_database
 from bus.infra.kafka import Admin
+from bus.views.catalogue import Declarations
+from bus.views.store import ViewStore
+from bus.views.waiting import wait
+from bus.wiring.viewing import CurrentShapes
 
 CONSUMERS: Final = tuple(f"reader_{number:02}" for number in range(50))
 ALL: Final = "every row to all 50 consumers"
@@ -164,15 +169,12 @@ def _worker(world: World) -> Iterator[None]:
 
 
 def _wait(world: World) -> None:
-    """Returns when the view has applied all that is in its topic."""
-    deadline = time.monotonic() + _READY_S
-    wanted = sum(world.ends("dept.bench.licence").values())
-    while True:
-        state = world.api.get("/v1/status")["views"].get(VIEW["view"], {})
-        if state.get("state") == "live" and state.get("lag") == 0 and state.get("events", wanted) >= wanted:
-            return
-        require(time.monotonic() < deadline, f"the view is not up to date: {state}")
-        time.sleep(0.2)
+    """Returns when the view has applied all that is in its topic by now."""
+    governance = open_database(world.database, "governance")
+    known = CurrentShapes(Declarations(governance), Registry(governance))()
+    views = ViewStore(open_database(world.database, "views", durable=False))
+    with Admin(world.kafka) as admin:
+        wait(views, known, admin.end_offsets, (VIEW["view"],), _READY_S)
 
 
 def _ends(world: World) -> dict[str, int]:
