@@ -112,6 +112,7 @@ class Decider:
         self._directory = directory
         self._clock = clock
         self._decided: OrderedDict[tuple[Any, ...], Outcome] = OrderedDict()
+        self._asking: dict[tuple[Any, ...], asyncio.Future[Outcome]] = {}
         # SQLite answers the two small reads in the loop faster than a thread could take them over
         self._aside = grants.engine.dialect.name != "sqlite"
         self._revisions = grants.glance()
@@ -184,6 +185,15 @@ class Decider:
         if outcome is not None:
             self._decided.move_to_end(key)
         else:
+            outcome = await self._asked(key, request)
+            if outcome.revision == rules:
+                self._remember(key, outcome)
+        return self._conclude(request, outcome)
+
+    async def _asked(self, key: tuple[Any, ...], request: _Request) -> Outcome:
+        """What the engine says. Whoever asks the same meanwhile waits for that answer."""
+        asking = self._asking.get(key)
+        if asking is None:
             facts = request_input(
                 request.subject,
                 request.shape.view.name,
@@ -193,10 +203,14 @@ class Decider:
                 at=request.at,
                 grants=request.grants,
             )
-            outcome = await self._engine.ask(facts, request.kinds)
-            if outcome.revision == rules:
-                self._remember(key, outcome)
-        return self._conclude(request, outcome)
+            asking = self._asking[key] = asyncio.ensure_future(self._engine.ask(facts, request.kinds))
+            asking.add_done_callback(lambda done: self._answered(key, done))
+        return await asyncio.shield(asking)
+
+    def _answered(self, key: tuple[Any, ...], done: asyncio.Future[Outcome]) -> None:
+        self._asking.pop(key, None)
+        if not done.cancelled():
+            done.exception()  # looked at, though everybody who waited may have left
 
     def _remember(self, key: tuple[Any, ...], outcome: Outcome) -> None:
         self._decided[key] = outcome

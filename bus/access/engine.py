@@ -63,9 +63,12 @@ class Outcome:
 class Limits:
     """Seconds. ``budget``: one decision with all its calls. ``canary_every`` and ``canary_good``: how often the
     built-in decision is asked, and how long a good one counts. ``rules_age``: how long older rules may go on
-    after newer ones were published, and how long OPA may go without hearing from the bundle server."""
+    after newer ones were published, and how long OPA may go without hearing from the bundle server. ``seats``:
+    decisions under way at once; ``seat_wait``: how long one waits for a place, beside its budget."""
 
     budget: float = 0.3
+    seats: int = 6
+    seat_wait: float = 0.15
     canary_every: float = 1.0
     canary_good: float = 2.0
     rules_age: float = 600.0
@@ -93,6 +96,7 @@ class PolicyEngine:
         self.revision: int | None = None
         """The rules revision that OPA last reported."""
         self._newest = 0
+        self._seats = asyncio.Semaphore(self._limits.seats)
 
     async def watch(self) -> None:
         """Asks the canary for ever. Run it as one background task."""
@@ -118,13 +122,23 @@ class PolicyEngine:
         return self._fresh(self.revision, published, published_at)
 
     async def ask(self, facts: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Outcome:
-        """One decision, whole and under one revision. Raises `PolicyUnavailable`, `PolicyStale`, `PolicyError`."""
+        """One decision, whole and under one revision. A few are asked at once, so that a crowd of new questions does
+        not make each of them late, which would look like an engine that is gone.
+
+        Raises `PolicyUnavailable`, `PolicyStale`, `PolicyError`.
+        """
+        try:
+            await asyncio.wait_for(self._seats.acquire(), self._limits.seat_wait)
+        except TimeoutError as error:  # says nothing of the engine, so it is not counted as its failure
+            raise PolicyUnavailable() from error
         try:
             async with asyncio.timeout(self._limits.budget):
                 outcome = await self._ask(facts, kinds)
         except (TimeoutError, PolicyUnavailable) as error:
             self._failures += 1
             raise PolicyUnavailable() from error
+        finally:
+            self._seats.release()
         self._failures = 0
         return outcome
 
