@@ -19,6 +19,7 @@ from bus.access.bundle import build_bundle
 from bus.access.decision import Decider
 from bus.access.engine import PolicyEngine
 from bus.access.opa import OpaClient
+from bus.errors import PolicyError
 from bus.sharing.streams.overview import subscriptions
 from bus.views.changelog.keeping import switch
 from bus.views.oracle.verify import Event
@@ -330,6 +331,30 @@ def test_each_condition_is_tested_once_for_a_changed_row(world: StreamsWorld, mo
         assert len(tested) == 1
         assert made.count("renamed") == 2
         assert len(made) == 5, "four columns, one of them in two ways"
+        await world.close()
+
+    asyncio.run(run())
+
+
+def test_a_row_that_one_stream_cannot_take_holds_up_no_other(world: StreamsWorld) -> None:
+    """What goes wrong in making one stream's records is that stream's trouble alone."""
+
+    async def run() -> None:
+        start(world, LEVY, {**LEVY, "consumer": "social", "fields": ["licence", "name"]})
+        await world.settle()
+
+        def broken(_: Any) -> bool:
+            raise PolicyError()
+
+        look = world.streams[VIEW].seats["tax"].stream.looking()
+        look.passes, look.condition = broken, "broken"
+        rename(world, 3, "renamed")
+        await world.run(20)
+        assert world.folded("social", VIEW)["3"]["name"] == "renamed"
+        assert world.folded("tax", VIEW)["3"]["name"] == "business 3"
+        state = world.known.subscription("tax", VIEW)
+        assert state is not None
+        assert state.problem.startswith("policy_error")
         await world.close()
 
     asyncio.run(run())

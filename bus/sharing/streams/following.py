@@ -20,7 +20,7 @@ from bus.errors import BusError, ChangesGone, DatabaseUnavailable, Refused, Unav
 from bus.sharing.streams.desk import Desk, Interfered, NotReady, Superseded, TopicBegan
 from bus.sharing.streams.pages import Outgoing, Page, steps
 from bus.sharing.streams.permits import passing, reason
-from bus.sharing.streams.seats import Seat
+from bus.sharing.streams.seats import Seat, outgoing_of, sent_to
 from bus.sharing.streams.states import Fenced, Shown, SubscriptionState
 from bus.sharing.streams.stream import Stream
 from bus.sharing.streams.terms import Terms
@@ -260,12 +260,12 @@ class ViewStreams:
         """Sends rows to all; who is up to ``upto`` then."""
         page = await asyncio.to_thread(Page, shape, rows, self._desk.mask_secret)
         known = await asyncio.to_thread(self._desk.store.members, self.view, page.keys)
-        outgoing = await asyncio.to_thread(_outgoing, page, seats, known)
-        sent = [seat.stream.send(found, "changes") for seat, found in zip(seats, outgoing, strict=True)]
+        outgoing = await asyncio.to_thread(outgoing_of, page, seats, known)
+        sent = [sent_to(seat.stream, found) for seat, found in zip(seats, outgoing, strict=True)]
         outcomes = await asyncio.gather(*sent, return_exceptions=True)
         shown = []
         for seat, found, outcome in zip(seats, outgoing, outcomes, strict=True):
-            if outcome is None:
+            if outcome is None and isinstance(found, Outgoing):
                 state = replace(seat.state, seq=max(upto, seat.state.seq), problem="")
                 shown.append(Shown(state, found.put, found.gone))
         if shown:
@@ -283,12 +283,3 @@ class ViewStreams:
         if not isinstance(outcome, Exception):
             raise outcome
         await self._troubled(seat, outcome)
-
-
-def _outgoing(page: Page, seats: Sequence[Seat], known: dict[int, dict[str, int]]) -> list[Outgoing]:
-    """What each is sent of a page."""
-    streams = [seat.stream for seat in seats]
-    return [
-        page.outgoing(stream.looking(), stream.stamp, known.get(stream.state.id, {}), after=stream.state.seq)
-        for stream in streams
-    ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 
+from bus.sharing.streams.pages import Outgoing, Page
 from bus.sharing.streams.states import SubscriptionState
 from bus.sharing.streams.stream import Stream
 
@@ -26,3 +28,24 @@ class Seat:
         ready = self.task is None and now >= self.retry_at and self.stream.look is not None
         running = self.state.state == "running" and self.state.digest and self.state.fingerprint
         return ready and self.stream.certain and bool(running) and self.state.seq >= self.state.unsure
+
+
+async def sent_to(stream: Stream, found: Outgoing | Exception) -> None:
+    """Sends what was made for a stream; raises what went wrong in making it."""
+    if isinstance(found, Exception):
+        raise found
+    await stream.send(found, "changes")
+
+
+def outgoing_of(
+    page: Page, seats: Sequence[Seat], known: Mapping[int, Mapping[str, int]]
+) -> list[Outgoing | Exception]:  # fmt: skip
+    """What each is sent of a page; where that cannot be said of one, why: it is that one's trouble alone."""
+    found: list[Outgoing | Exception] = []
+    for stream in (seat.stream for seat in seats):
+        try:
+            members = known.get(stream.state.id, {})
+            found.append(page.outgoing(stream.looking(), stream.stamp, members, after=stream.state.seq))
+        except Exception as error:
+            found.append(error)
+    return found
