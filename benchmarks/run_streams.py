@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 
 from bus.access.broker import STREAMS
+from bus.access.store import GrantStore
 from bus.infra.database import open_database
 from bus.infra.kafka import Admin
 from bus.settings import Settings
@@ -47,9 +48,10 @@ async def main(streams: int) -> None:
     sink = TimedSink(principal, lambda: Admin(principal))
     store = StreamStore(open_database(settings.database, "streams", durable=False))
     log = ChangeLog(open_database(settings.database, "views", read_only=True))
+    revision = GrantStore(open_database(settings.database, "governance")).revision()
     async with writing(settings, str(settings.opa), sink) as process:
         running = asyncio.create_task(process.run())
-        while not await asyncio.to_thread(_settled, store, log, streams):
+        while not await asyncio.to_thread(_settled, store, log, f".{revision}", streams):
             await asyncio.sleep(_LOOK_S)
             if running.done():
                 running.result()
@@ -60,8 +62,9 @@ async def main(streams: int) -> None:
     sys.stdout.write(json.dumps({"appended": sink.appended, "seconds": seconds, "cpu_s": cpu}) + "\n")
 
 
-def _settled(store: StreamStore, log: ChangeLog, streams: int) -> bool:
-    found = subscriptions(store, log.standings)
+def _settled(store: StreamStore, log: ChangeLog, revision: str, streams: int) -> bool:
+    """Whether so many streams are where their views are, under the terms of these grants."""
+    found = [item for item in subscriptions(store, log.standings) if item["policy_revision"].endswith(revision)]
     there = [item for item in found if item["state"] == "running" and not item["behind"] and not item["problem"]]
     return len(there) == streams
 
