@@ -21,7 +21,10 @@ from bus.errors import BusError, PolicyError, Unavailable
 
 KINDS = {"ward": Kind.INTEGER, "name": Kind.TEXT}
 PROVENANCE = {"bundles": {"rules": {"revision": "1"}}}
-VERDICT = {"allow": True, "allow_all": False, "grants": ["g"], "channels": ["query"], "reason": "ok"}
+NARROWING = {"ruled": False, "allow": False, "allow_all": False, "hint": ""}
+VERDICT = {"allow": True, "allow_all": False, "grants": ["g"], "channels": ["query"], "reason": "ok"} | {
+    "narrowing": NARROWING
+}
 GOOD = {"result": VERDICT, "provenance": PROVENANCE}
 
 
