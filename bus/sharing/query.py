@@ -282,6 +282,7 @@ def _read(asked: Asked, read: Callable[[], Query]) -> tuple[Query, BusError | No
 def _kind(permitted: Permitted) -> tuple[Any, ...]:
     """Equal for questions that differ in their values only."""
     pages = permitted.offset // _OFFSET_KIND
-    return (permitted.shown and tuple(item.name for item in permitted.answered), permitted.figures,
+    figures = tuple((item.function, item.column and item.column.name) for item in permitted.figures)
+    return (permitted.shown and tuple(item.name for item in permitted.answered), figures,
             shape_of(permitted.filters), permitted.order, permitted.limit, pages, permitted.count,
             *as_texts(permitted.moment))  # fmt: skip

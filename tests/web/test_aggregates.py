@@ -268,3 +268,16 @@ def test_the_portal_shows_figures_and_related_views(granted: World) -> None:
     allow = Allow("food_business", ("ward",), {}, EVERY_ROW, Limits(), ("g",), "d", "1.1", "export", "p", "food")
     with pytest.raises(BadFilter, match="rows within rows"):
         permit(asked, shape, allow, dict)
+
+
+@pytest.mark.parametrize("question", ["limit=5", "limit=1&offset=1", "offset=99&limit=9"])
+def test_few_figures_are_asked_for(granted: World, question: str) -> None:
+    """A small page of figures over columns is answered like a large one; one beyond the end is refused."""
+    whole = granted.get(f"{VIEW}?select=ward,n:count(),mean:police_district.avg()")
+    answer = granted.get(f"{VIEW}?select=ward,n:count(),mean:police_district.avg()&{question}")
+    places = dict(part.split("=") for part in question.split("&"))
+    first = int(places.get("offset", 0))
+    if first > len(whole.json()):
+        assert (answer.status_code, answer.json()["code"]) == (416, "range")
+    else:
+        assert answer.json() == whole.json()[first : first + int(places["limit"])]
