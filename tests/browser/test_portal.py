@@ -90,7 +90,7 @@ def test_first_page(
     assert "400" in row.inner_text()
     assert state in row.inner_text()
     assert {"zh": "营业执照期次", "en": "Business licence term"}[lang] in row.inner_text()
-    assert page.locator("#departments li").count() == 10
+    assert page.locator("#departments li").count() == 11
     assert page.locator("#entities tbody tr").count() == 6
     assert quarantine in page.locator("#quarantine").inner_text()
     assert XSS in page.locator("#departments").inner_text() or lang == "zh"
