@@ -6,11 +6,12 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 
 import httpx2
 import pytest
 
-from tests.conftest import eventually
+from tests.conftest import ROOT, eventually
 from tests.demo.conftest import Demo
 
 ROWS = {
@@ -276,3 +277,39 @@ def test_the_consumer_runs_as_it_stands(demo: Demo) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "masked: legal_name" in done.stdout
+
+
+@pytest.mark.parametrize("consumer", ["tax", "public", "one_stop", "social"])
+def test_what_is_shown_for_connecting_works_when_pasted(demo: Demo, consumer: str) -> None:
+    """Each curl line and each piece of Python of `bus grants show --as` runs as it stands, in the checkout."""
+    import subprocess
+    import sys
+
+    shown = json.loads(demo.bus("grants", "show", "--as", consumer, "--json").stdout)
+    assert shown
+    for recipe in shown:
+        endless = "timeout 5 " if recipe["channel"] == "stream" else ""
+        for command in (["bash", "-c", endless + recipe["curl"]], [sys.executable, "-c", recipe["python"]]):
+            done = subprocess.run(
+                command, env=demo.environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+            )
+            assert done.returncode in ((0, 124) if endless else (0,)), f"{recipe}\n{done.stderr}"
+            assert done.stdout.strip() or recipe["channel"] == "lookup", recipe
+
+
+def test_a_subscriber_keeps_its_table_right(demo: Demo, tmp_path: Path) -> None:
+    """Social security's own program holds as many businesses as its question would show; open data needs no token."""
+    import sqlite3
+    import subprocess
+    import sys
+
+    table = tmp_path / "passed.db"
+    programs = (["consumers.social", str(table), "--once"], ["consumers.open_data", demo.json("status")["web"]])
+    for program, *arguments in programs:
+        command = [sys.executable, "-m", program, *arguments]
+        done = subprocess.run(command, env=demo.environment, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    ask = ("query", "food_business", "--as", "food", "--purpose", "inspection_planning", "--format", "json")
+    (passed,) = json.loads(demo.bus(*ask, "--select", "n:count()", "--where", "last_result=eq.Pass").stdout)
+    (kept,) = sqlite3.connect(table).execute("SELECT count(*) FROM business").fetchone()
+    assert kept == passed["n"] > 0
