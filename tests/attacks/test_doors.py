@@ -140,7 +140,7 @@ def test_another_purpose_is_no_purpose(doors: World, path: str) -> None:
     right = ("Purpose", PURPOSE.encode())
     wide = "".join(chr(ord(char) + 0xFEE0) for char in PURPOSE)
     variants = [PURPOSE.upper(), wide, f"{PURPOSE}\u200b", f"{PURPOSE},{PURPOSE}", f"['{PURPOSE}']", "*", "",
-                "open_data", "service_handling"]  # fmt: skip
+                "open_data", "levied"]  # fmt: skip
     for wrong in [[("Purpose", text.encode())] for text in variants] + [[], [right, right]]:
         status, document = _raw(doors, path, token, *wrong)
         assert (status, document["code"]) == (403, "purpose_not_granted"), wrong
