@@ -26,8 +26,8 @@ from bus.sharing.aggregates.store import grouped
 from bus.sharing.aggregates.withholding import few_counted, finished
 from bus.sharing.answers import Answer, Asked, explanation
 from bus.sharing.budget.spending import Budget
-from bus.sharing.cursors.pages import Pages, Paging
-from bus.sharing.cursors.store import turned
+from bus.sharing.cursors.pages import Pages, Paging, hidden_key
+from bus.sharing.cursors.store import turned, untold
 from bus.sharing.embedding.answering import Embedder, widened
 from bus.sharing.filters import shape_of
 from bus.sharing.open_data.small import PURPOSE as OPEN_DATA
@@ -144,6 +144,12 @@ class QueryDoor:
         """What the decision allows of a view, as SQL: for doors that read it in another way."""
         return self._base(shape, permitted, allow)
 
+    def untold(self, asked: Statements, allowed: Base, shape: Shape, allow: Allow) -> Statements:
+        """The same rows in an order that says nothing of a key that is hidden from the asker."""
+        hidden = hidden_key(shape, allow)
+        page = untold(asked.page, allowed.table, hidden, self._rendering(allow)) if hidden else asked.page
+        return replace(asked, page=page)
+
     async def close(self) -> None:
         """Gives the database's connections back."""
         await self._reader.close()
@@ -193,6 +199,7 @@ class QueryDoor:
         kind = (shape.view.name, _kind(permitted), answer.decision.grant_ids)
         if paging.turns:
             return await self._page(allowed, asked, permitted, paging, answer=answer, kind=kind)
+        asked = asked if permitted.figures else self.untold(asked, allowed, shape, answer.decision)
         rows, total = await self._reader.read(asked, kind=kind, rows=permitted.limit, count=permitted.count)
         if not rows and permitted.offset:
             await self._refuse_beyond_end(asked, permitted, total, kind)

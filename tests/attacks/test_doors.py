@@ -194,6 +194,26 @@ def test_a_masked_column_tells_nothing(doors: World, masked: str, question: str)
     assert "contact" in answer.json()
 
 
+@pytest.mark.parametrize("members", [{"masks": {"sample_id": {"hash": True}}}, {"fields": ["label", "score"]}])
+def test_the_order_of_rows_tells_nothing_of_a_hidden_key(doors: World, members: dict[str, Any]) -> None:
+    """Where the key is masked or left out its keyed hash orders, in answers, by offset and in files (A10)."""
+    hidden = {"id": "hidden-key", "view": "sample", "purpose": "service_handling", "channels": ["query", "export"]}
+    give(doors, {**hidden, "limits": {"per_minute": 100_000, "rows": 1_000}, **members}, name="hidden-key")
+
+    def told(question: str) -> list[Any]:
+        asker = ("lab", "service_handling")
+        answer = ask(doors, f"{SAMPLE}?select=label&{question}", *asker, Accept="application/x-ndjson")
+        assert answer.status_code in (200, 206), answer.text
+        return [json.loads(line)["label"] for line in answer.text.splitlines()]
+
+    by_key, whole = [row["label"] for row in SAMPLES], told("limit=100")
+    assert sorted(map(str, whole)) == sorted(map(str, by_key))
+    assert whole != by_key
+    assert told("export=true") == whole
+    assert [told(f"limit=1&offset={place}")[0] for place in range(len(whole))] == whole
+    assert told("order=score.desc.nullslast&limit=1") == ["' OR 1=1--"]
+
+
 @pytest.mark.parametrize("form", ["licence_number=eq.{}&status=not.is.null", "select=count()&licence_number=eq.{}",
                                   "licence_number=eq.{}", "export=true&licence_number=eq.{}",
                                   "cursor=start&limit=1&licence_number=eq.{}", "offset=1&licence_number=eq.{}",

@@ -42,10 +42,9 @@ class Pages:
     def paging(self, shape: Shape, query: Query, permitted: Permitted, allow: Allow) -> Paging:
         """How the answer to a question is paged. Where the view's key is hidden from the asker, its hash must order,
         which costs a sort: only who asks for pages (``cursor=start``) gets them. Raises `BadCursor`."""
-        bound = binding(shape, permitted, allow)
+        bound, hidden = binding(shape, permitted, allow), hidden_key(shape, allow)
         if query.cursor is None and (allow.channel == "lookup" or not permitted.limit or permitted.offset):
-            return Paging(bound, turns=False)
-        hidden = tuple(name for name in shape.view.key if name not in allow.columns or name in allow.masks)
+            return Paging(bound, turns=False, hidden=hidden)
         if query.cursor is None or query.cursor == START:
             turns = bool(permitted.order or hidden) and not permitted.figures and (not hidden or query.cursor == START)
             return Paging(bound, turns, hidden)
@@ -67,6 +66,11 @@ class Pages:
         window = (permitted.limit, permitted.offset, permitted.count, query.cursor)
         text = repr((standing.state.seq, window, variant)).encode()
         return hmac.digest(self._tags, paging.bound + text, "sha256").hex()[:32]
+
+
+def hidden_key(shape: Shape, allow: Allow) -> tuple[str, ...]:
+    """The columns of the view's key that the asker does not see as they are."""
+    return tuple(name for name in shape.view.key if name not in allow.columns or name in allow.masks)
 
 
 def binding(shape: Shape, permitted: Permitted, allow: Allow) -> bytes:

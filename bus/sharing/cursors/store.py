@@ -76,6 +76,12 @@ def turned(
     return Page(select.limit(permitted.limit + 1), tuple(places), len(permitted.shown))
 
 
+def untold(page: sa.Select[Any], table: sa.FromClause, hidden: Sequence[str], rendering: Rendering) -> sa.Select[Any]:
+    """The rows of ``page``, in the end ordered by the keyed hash of the ``hidden`` columns of the key: without an order
+    the database gives rows in that of the key, which tells of it (A10)."""
+    return page.order_by(*(_tie(table.c[name], rendering).column for name in hidden))
+
+
 def _tie(column: sa.ColumnElement[Any], rendering: Rendering) -> Term:
     text = sa.cast(column, sa.Text)
     return Term(shown(text, _HASH, Kind.TEXT, dialect=rendering.dialect, key=rendering.key), nullable=False)

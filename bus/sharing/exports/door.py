@@ -147,7 +147,8 @@ class ExportDoor:
         )  # fmt: skip
         file = writer(chosen, permitted.shown, _about(answer, asked))
         give_back = self._places.take(asked.subject.department)
-        statements = exported(self._door.allowed_rows(shape, permitted, allow), permitted)
+        allowed = self._door.allowed_rows(shape, permitted, allow)
+        statements = self._door.untold(exported(allowed, permitted), allowed, shape, allow)
         work = _Work(self._pool, _parts(self._reader, statements, file, min(allow.limits.seconds, LONGEST_S)))
         try:
             total = await self._total(work, allow)
