@@ -18,7 +18,7 @@ demo: setup      ## start the stack, publish real data, build, ask, verify; leav
 	@$(BIN)/bus demo
 
 test: setup      ## every test, on real Kafka, OPA, SQLite, PostgreSQL and Chromium
-	@scripts/test -n 2 --dist loadgroup --no-loadscope-reorder --durations=20
+	@scripts/test -n 2 --dist loadscope --no-loadscope-reorder --durations=20
 
 check: setup     ## style, types, imports, policies, duplicates
 	@scripts/check

@@ -15,10 +15,13 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
+from xdist.scheduler.loadscope import LoadScopeScheduling
 
 from bus.infra.kafka import Admin, KafkaConnection
 from bus.infra.stack import LocalStack, StackState
@@ -37,20 +40,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full-length", action="store_true", help="faults in full length, as `make faults` runs them")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For several processes (`-n 2 --dist loadgroup`): one takes all whole stacks, first, since they take longest and
-    look at the clock; the other files go as wholes to whichever is free."""
-    stacks = {item for item in items if _is_stack(item)}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("stacks" if item in stacks else str(item.path)))
-    if len(stacks) < len(items):
-        items.sort(key=lambda item: item not in stacks)
+    """Whole stacks come first: they take longest and look at the clock."""
+    items.sort(key=lambda item: not _is_stack(item.path))
 
 
-def _is_stack(item: pytest.Item) -> bool:
-    folder = item.path.relative_to(ROOT / "tests").parts[0]
-    return folder in ("demo", "browser") or "make_home" in getattr(item, "fixturenames", ())
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """For several processes: one takes all whole stacks, so that each is set up once; the other files go as wholes to
+    whichever is free. (Marks for `--dist loadgroup` go unread since pytest 9.2.)"""
+    return ByStack(config, log)
+
+
+class ByStack(LoadScopeScheduling):
+    """Tests that need a stack are one scope, every other file is one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return "stacks" if _is_stack(ROOT / path) else path
+
+
+@cache
+def _is_stack(path: Path) -> bool:
+    folder = path.relative_to(ROOT / "tests").parts[0]
+    return folder in ("demo", "browser") or (folder == "faults" and "Home" in path.read_text(encoding="utf-8"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
