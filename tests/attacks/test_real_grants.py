@@ -86,7 +86,7 @@ def _allowed(world: World, grant: Grant, shape: Shape, rows: list[dict[str, Any]
         "purpose": grant.purpose,
         "channel": "query",
         "time": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        "grants": [grant_fact(grant, subject, kinds)],
+        "grants": [grant_fact(grant, subject, kinds, dt.datetime.now(dt.UTC).date())],
     }
     return [row for row in rows if _includes(world, {**facts, "row": row})]
 

@@ -91,7 +91,7 @@ def test_first_page(
     assert state in row.inner_text()
     assert {"zh": "营业执照期次", "en": "Business licence term"}[lang] in row.inner_text()
     assert page.locator("#departments li").count() == 11
-    assert page.locator("#entities tbody tr").count() == 6
+    assert page.locator("#entities tbody tr").count() == 7
     assert quarantine in page.locator("#quarantine").inner_text()
     assert XSS in page.locator("#departments").inner_text() or lang == "zh"
     assert page.locator("img[src=x]").count() == 0
