@@ -61,7 +61,7 @@ from bus.wiring.site import ISSUER_KEY, connection
 from bus.wiring.streams import overview
 from bus.wiring.viewing import CurrentShapes
 
-AUDIT_WAIT_S: Final = 0.2
+AUDIT_WAIT_S: Final = 0.12
 
 
 def serve(settings: Settings) -> None:

@@ -22,7 +22,8 @@ from views_bus import Bus
 from tests.conftest import Cluster, eventually, unique
 
 pytestmark = [pytest.mark.fault, pytest.mark.postgresql]
-QUICK_S = 0.5
+QUICK_S, PATIENT_S = 0.5, 3.0
+"""How soon a refusal comes, on an idle machine and on one that runs other tests beside this one."""
 RESUMES_S = 10.0
 
 
@@ -48,12 +49,12 @@ class Questions:
     def codes(self) -> set[str]:
         return {answer.json()["code"] for _, answer in self.refusals}
 
-    def check(self, codes: set[str]) -> None:
+    def check(self, codes: set[str], within_s: float) -> None:
         """Every refusal was quick, named one of ``codes``, and said when to try again."""
         assert self.refusals
         assert self.codes <= codes
         assert all(answer.headers.get("Retry-After") for _, answer in self.refusals)
-        assert sorted(seconds for seconds, _ in self.refusals)[-1] <= QUICK_S
+        assert sorted(seconds for seconds, _ in self.refusals)[-1] <= within_s
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ def test_postgresql_down(postgresql_home: Home, mortal_cluster: Cluster, figures
         station.publish_until(len(station.acknowledged) + 20)
     resumes_s = answers_s + seconds_until(lambda: station.missing() == 0, what="every event in the view")
     assert home.pid("worker") == worker, "the worker did not stay up"
-    questions.check({"database_unavailable"})
+    questions.check({"database_unavailable"}, QUICK_S if full_length else PATIENT_S)
     assert questions.answers == 0, "an answer without a database"
     figures.record(
         f"F07 PostgreSQL down {outage_s:.0f} s",
@@ -124,7 +125,7 @@ def test_sqlite_held(stack: Home, figures: Figures, full_length: bool, database:
     station.clear()
     assert stack.pid("worker") == worker, "the worker did not stay up"
     if database == "governance":
-        questions.check({"database_unavailable", "audit_unavailable"})
+        questions.check({"database_unavailable", "audit_unavailable"}, QUICK_S if full_length else PATIENT_S)
         assert questions.answers == 0, "an answer without an audit entry"
     else:
         assert questions.refusals == []

@@ -18,6 +18,8 @@ from tests.conftest import eventually
 
 pytestmark = pytest.mark.fault
 CLOSES_S, QUICK_S, RECOVERS_S = 2.0, 0.5, 2.0
+PATIENT_S = 3.0
+"""Instead of `QUICK_S` on a machine that runs other tests beside this one."""
 SLACK_S = 0.5
 """For a machine that is busy with other things."""
 
@@ -80,7 +82,7 @@ def test_nothing_is_shown_without_opa(stack: Home, figures: Figures, full_length
         note=f"{refusals} x 503, slowest {slowest * 1000:.0f} ms, last answer after {last:.1f} s",
     )
     assert refusals
-    assert slowest <= QUICK_S
+    assert slowest <= (QUICK_S if full_length else PATIENT_S)
     assert worst_s <= RECOVERS_S + SLACK_S
 
 
@@ -120,5 +122,5 @@ def test_opa_killed_under_its_supervisor(stack: Home, figures: Figures, full_len
             assert asked < begun + 60
         worst_s = max(worst_s, seconds_until(lambda: stack.ask().status_code == 200, what="an answer"))
     figures.record("F16 OPA killed under its supervisor", times=times, recovery_s=worst_s)
-    assert slowest <= QUICK_S
+    assert slowest <= (QUICK_S if full_length else PATIENT_S)
     assert worst_s <= RECOVERS_S + SLACK_S
