@@ -167,7 +167,7 @@ def well_formed(node: Any) -> bool:
     )
 
 
-@settings(max_examples=4_000, deadline=None)
+@settings(max_examples=7_000, deadline=None)
 @given(JSON)
 def test_random_bodies_are_never_read_as_more_than_they_say(body: Any) -> None:
     """Random bodies: a filter is read only from a well-formed one, every row only from its one form."""
@@ -186,7 +186,7 @@ def test_random_bodies_are_never_read_as_more_than_they_say(body: Any) -> None:
         assert well_formed(body["result"]["query"])
 
 
-@settings(max_examples=1_500, deadline=None)
+@settings(max_examples=3_000, deadline=None)
 @given(
     JSON | JSON.map(lambda value: {"result": value}) | st.dictionaries(WORDS, JSON).map(lambda extra: verdict(**extra))
 )
