@@ -68,5 +68,5 @@ def test_up_after_kill_of_everything(stack: Home, figures: Figures) -> None:
         wrong=sum(after[name]["rows"] > view["rows"] for name, view in before.items()),
         recovery_s=recovery_s,
     )
-    assert set(stack.processes()) == {"kafka", "opa", "serve", "supervisor", "worker"}
+    assert set(stack.processes()) == {"kafka", "opa", "serve", "streams", "supervisor", "worker"}
     assert stack.strays() == []
