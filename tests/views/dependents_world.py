@@ -112,7 +112,8 @@ class World:
                 connection.execute(sa.delete(sa.table(table)))
             for name in ("position", "quarantine"):
                 connection.execute(sa.delete(sa.table(name)))
-            connection.execute(sa.update(VIEWS).values(bases="{}", dependents="{}", state="building", reason=""))
+            seq = {"seq": VIEWS.c.seq + 1}  # raised by all that change positions
+            connection.execute(sa.update(VIEWS).values(bases="{}", dependents="{}", state="building", reason="", **seq))
         for name, shape in self.shapes.items():
             if shape.view.reads:
                 assert self.enrolment(name).refresh()

@@ -22,7 +22,7 @@ from bus.views.catalogue import Shape, shape_of
 from bus.views.oracle.verify import Event
 from bus.views.oracle.verify_disagreement import Open, differing, fold_open, read_open
 from bus.views.rebuilding.generation import prepare, remove
-from bus.views.store import DISCREPANCY, ViewStore
+from bus.views.store import DISCREPANCY, VIEW, ViewStore
 from bus.views.tables import layout
 from bus.views.workers.lease import Leases
 
@@ -111,6 +111,7 @@ class World:
         with self.engine.begin() as connection:
             for name in ("position", "discrepancy", *(table.name for table in layout(self.shape).tables)):
                 connection.execute(sa.delete(sa.table(name)))
+            connection.execute(sa.update(VIEW).values(seq=VIEW.c.seq + 1))  # as all do that change positions
 
     def entries(self) -> list[sa.RowMapping]:
         statement = sa.select(DISCREPANCY).order_by(DISCREPANCY.c.opened_ms, DISCREPANCY.c.offset)

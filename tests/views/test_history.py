@@ -119,6 +119,7 @@ class World:
         with self.engine.begin() as connection:
             for name in (POSITION.name, "quarantine", *tables):
                 connection.execute(sa.delete(sa.table(name)))
+            connection.execute(sa.update(VIEW).values(seq=VIEW.c.seq + 1))  # as all do that change positions
 
     def apply(self, topics: Topics, cuts: Iterator[int]) -> None:
         """All that the topics have, in batches of any size, one partition after the other; some are repeated."""
