@@ -184,8 +184,8 @@ class QueryDoor:
             wide = widened(permitted, (column for part in parts for column in part.by)) if parts else permitted
             answer = answer if known else await self._rows(shape, wide, paging, answer)
             answer = await self._embedder.fill(answer, parts, asked) if parts else answer
-        if guards := self._guards(shape, allow):
-            answer = replace(answer, withheld=(answer.withheld or 0) + withheld(answer.shown, answer.rows, guards))
+        if answer.withheld is None and (guards := self._guards(shape, allow)):
+            answer = replace(answer, withheld=withheld(answer.shown, answer.rows, guards))
         more = figures_recorded(permitted, answer.withheld, near)
         await self._audit.append(disclosure(
             asked.subject, allow, permitted, rows=len(answer.rows), explained=query.explain, unchanged=answer.unchanged,

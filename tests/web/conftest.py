@@ -60,10 +60,10 @@ def traced(
     folder = tmp_path_factory.mktemp("traced")
     url = f"sqlite:///{folder / 'data'}"
     if request.param == "postgresql":
-        cluster = request.getfixturevalue("postgresql_cluster")
+        cluster, name = request.getfixturevalue("postgresql_cluster"), unique("traced")
         with psycopg.connect(cluster.url("postgres"), autocommit=True) as connection:
-            connection.execute("CREATE DATABASE traced")
-        url = cluster.url("traced")
+            connection.execute(f'CREATE DATABASE "{name}"')
+        url = cluster.url(name)
     with traced_world(url, opa_binary, folder / "opa", kafka) as world:
         yield world
 

@@ -82,16 +82,12 @@ def test_figures_about_few_persons_are_withheld(either: World) -> None:
         {"district": "west", "persons": None, "tests": None, "most": None},
     ]
     assert answer.headers["suppressed"] == "6"
-    assert ask(either, f"{DISTRICTS}?persons=lt.5").json() == []
-    assert ask(either, f"{DISTRICTS}?persons=eq.4").json() == []
-    assert ask(either, f"{DISTRICTS}?tests=eq.9").json() == []
-    orders = ("persons", "persons.desc")
-    ordered = [ask(either, f"{DISTRICTS}?order={order}&select=district").json() for order in orders]
-    assert [row["district"] for row in ordered[0]][:2] == ["north", "east"]
-    assert [row["district"] for row in ordered[0]][2:] == [row["district"] for row in ordered[1]][:2]
+    for question in ("persons=lt.5", "persons=eq.4", "tests=eq.9", "order=persons", "order=persons.desc.nullslast"):
+        refused = ask(either, f"{DISTRICTS}?{question}")
+        assert (refused.status_code, refused.json()["code"]) == (403, "field_not_filterable")
     same = ask(either, "/v1/views/persons_by_district?order=district", "food", "open_data")
     assert (same.json(), same.headers["suppressed"]) == (answer.json(), "6")
-    pages = ask(either, f"{DISTRICTS}?order=persons.desc.nullslast&limit=3")
+    pages = ask(either, f"{DISTRICTS}?order=district.desc&limit=1")
     assert pages.headers["suppressed"] == "3"
 
 
