@@ -7,12 +7,12 @@ import itertools
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, Final
 
-import aiokafka
 import aiokafka.errors
 import numpy as np
 
 from bus.core.events import DELETE, UPSERT, headers
 from bus.errors import BrokerUnavailable, BusError
+from bus.infra.batching import started_producer
 from bus.infra.kafka import KafkaConnection
 from bus.publishing.events import EventIds, Refused, Report
 from bus.publishing.preparing import Prepared, Preparer
@@ -77,19 +77,9 @@ class BulkSender:
         return self._report
 
     async def _started(self) -> Any:
-        producer = aiokafka.AIOKafkaProducer(
-            **self._connection.aiokafka(),
-            acks="all",
-            enable_idempotence=True,
-            max_batch_size=BATCH_BYTES,
-            request_timeout_ms=int(self._timeout_s * 1_000),
+        return await started_producer(
+            self._connection, batch_bytes=BATCH_BYTES, timeout_s=self._timeout_s, stop=_stopped
         )
-        try:
-            await producer.start()
-        except BaseException:
-            await _stopped(producer)
-            raise
-        return producer
 
     async def _send_all(self, producer: Any, records: Iterable[Any], first_line: int) -> None:
         partitions = len(await self._partitions(producer))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bus.access.answers import And, Comparison, EveryRow, Filter, NoRow, Not, Or
@@ -42,6 +42,23 @@ def disclosure(
         **({"export": export} if export else {}),
         **(more or {}),
     }
+    columns = [shown.column.name for shown in permitted.shown]
+    return under(
+        subject, allow, columns=columns, masked=permitted.masked, rows=rows, question=question, request_id=request_id
+    )
+
+
+def under(
+    subject: Subject,
+    allow: Allow,
+    *,
+    columns: Sequence[str],
+    masked: Sequence[str],
+    question: Mapping[str, Any],
+    request_id: str,
+    rows: int | None = None,
+) -> dict[str, Any]:
+    """The entry of what is shown under a decision. ``rows`` None: not known yet, a `Closing` tells them."""
     return Disclosure(
         request_id=request_id,
         who=subject.department,
@@ -53,8 +70,8 @@ def disclosure(
         policy_revision=allow.policy_revision,
         grants=allow.grant_ids,
         condition=as_json(allow.filter),
-        columns=[shown.column.name for shown in permitted.shown],
-        masked=permitted.masked,
+        columns=columns,
+        masked=masked,
         rows=rows,
         question=question,
     ).body()

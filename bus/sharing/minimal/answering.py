@@ -14,7 +14,6 @@ from typing import Any
 
 from bus.access.decision import Allow
 from bus.access.identity import Subject
-from bus.audit.entries import Disclosure
 from bus.audit.log import AuditLog
 from bus.core.views import Question
 from bus.errors import BadFilter, NotFound, QuestionNotGranted
@@ -25,7 +24,7 @@ from bus.sharing.minimal.store import held
 from bus.sharing.query import QueryDoor
 from bus.sharing.question import Query, parse_query
 from bus.sharing.readers import Reader
-from bus.sharing.recording import as_json
+from bus.sharing.recording import under
 from bus.sharing.store import Statements
 from bus.sharing.values import typed_value
 from bus.views.catalogue import Shape
@@ -148,19 +147,4 @@ def whole_key(query: Query, shape: Shape) -> dict[str, Any]:
 def _recorded(asked: Asked, allow: Allow, question: Question, query: Query) -> dict[str, Any]:
     """The entry: who asked which question under which decision; neither the key nor the answer."""
     told = {"question": question.name, "filter": shape_of(query.filters), "explained": query.explain}
-    return Disclosure(
-        request_id=asked.request_id,
-        who=asked.subject.department,
-        officer=asked.subject.officer,
-        view=allow.view,
-        purpose=allow.purpose,
-        channel=allow.channel,
-        decision_id=allow.decision_id,
-        policy_revision=allow.policy_revision,
-        grants=allow.grant_ids,
-        condition=as_json(allow.filter),
-        columns=[],
-        masked=[],
-        rows=0,
-        question=told,
-    ).body()
+    return under(asked.subject, allow, columns=[], masked=[], rows=0, question=told, request_id=asked.request_id)

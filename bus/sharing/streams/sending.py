@@ -10,10 +10,10 @@ import contextlib
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, Protocol
 
-import aiokafka
 import aiokafka.errors
 
 from bus.errors import BrokerUnavailable, BusError
+from bus.infra.batching import started_producer
 from bus.infra.connection import KafkaConnection
 from bus.infra.kafka import Admin
 from bus.sharing.streams.notices import Record
@@ -98,19 +98,9 @@ class KafkaSink:
     async def _started(self) -> Any:
         async with self._starting:
             if self._producer is None:
-                producer = aiokafka.AIOKafkaProducer(
-                    **self._connection.aiokafka(),
-                    acks="all",
-                    enable_idempotence=True,
-                    max_batch_size=BATCH_BYTES,
-                    request_timeout_ms=int(self._timeout_s * 1_000),
+                self._producer = await started_producer(
+                    self._connection, batch_bytes=BATCH_BYTES, timeout_s=self._timeout_s, stop=_stopped
                 )
-                try:
-                    await producer.start()
-                except BaseException:
-                    await _stopped(producer)
-                    raise
-                self._producer = producer
             return self._producer
 
     async def _give_up(self, producer: Any) -> None:

@@ -16,12 +16,12 @@ from typing import Any, Final, NoReturn
 
 from bus.access.decision import Allow, Deny
 from bus.access.identity import Subject
-from bus.audit.entries import Closing, Disclosure
+from bus.audit.entries import Closing
 from bus.audit.log import AuditLog
 from bus.core.shares import share_topic
 from bus.errors import Missing, PolicyUnavailable, Refused, StreamStarting, TooManyStreams, UnknownView
 from bus.sharing.admission import REFUSALS_A_MINUTE, Admission
-from bus.sharing.recording import as_json, refusal
+from bus.sharing.recording import refusal, under
 from bus.sharing.subscribing.client import HEARTBEAT_S, IDENTITY_S, SLOW_S, Client
 from bus.sharing.subscribing.cursors import Cursors, Place, Scope
 from bus.sharing.subscribing.permissions import LOOK_EVERY_S, Permission, Permissions
@@ -212,18 +212,8 @@ async def _settled(permission: Permission) -> int:
 
 def _disclosure(asked: Asked, allow: Allow, place: Place | None) -> dict[str, Any]:
     """The entry of a stream that is about to be handed out; a `Closing` follows with its rows."""
-    return Disclosure(
-        request_id=asked.request_id,
-        who=asked.subject.department,
-        officer=asked.subject.officer,
-        view=allow.view,
-        purpose=allow.purpose,
-        channel=allow.channel,
-        decision_id=allow.decision_id,
-        policy_revision=allow.policy_revision,
-        grants=allow.grant_ids,
-        condition=as_json(allow.filter),
-        columns=allow.columns,
-        masked=list(allow.masks),
-        question={"changes": True, "after_offset": None if place is None else place.offset},
-    ).body()
+    question = {"changes": True, "after_offset": None if place is None else place.offset}
+    masked = list(allow.masks)
+    return under(
+        asked.subject, allow, columns=allow.columns, masked=masked, question=question, request_id=asked.request_id
+    )
