@@ -153,4 +153,5 @@ def test_a_head_without_end_is_refused(port: int, begin: bytes) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             for _ in range(20):
                 long.sendall(begin)
-        assert _rest(long)[:12] in (b"HTTP/1.1 431", b"")
+        # what follows the address as the client repeats itself may be found ill-formed first
+        assert _rest(long)[:12] in (b"HTTP/1.1 431", b"HTTP/1.1 400", b"")
