@@ -13,9 +13,9 @@ from dataclasses import replace
 from typing import Any, Final
 
 from bus.access.decision import Allow, Deny
-from bus.audit.entries import Disclosure
+from bus.access.identity import Subject
 from bus.errors import BusError
-from bus.sharing.recording import as_json
+from bus.sharing.recording import under
 from bus.sharing.streams.desk import Desk, Interfered, NotReady, Superseded, TopicBegan
 from bus.sharing.streams.notices import Notice, NoticeKind, Record, Stamp
 from bus.sharing.streams.pages import Look, Outgoing, Page
@@ -219,22 +219,18 @@ class Stream:
         return decision
 
     async def _audit(self, allow: Allow, outgoing: Outgoing, part: str) -> None:
-        entry = Disclosure(
-            request_id="",
-            who=allow.consumer,
-            view=allow.view,
-            purpose=allow.purpose,
-            channel=allow.channel,
-            decision_id=allow.decision_id,
-            policy_revision=allow.policy_revision,
-            grants=allow.grant_ids,
-            condition=as_json(allow.filter),
+        masked = [name for name in allow.columns if name in allow.masks]
+        question = {"part": part, "withdrawn": len(outgoing.gone), "offset": self.state.next_offset}
+        entry = under(
+            Subject(allow.consumer),
+            allow,
             columns=allow.columns,
-            masked=[name for name in allow.columns if name in allow.masks],
+            masked=masked,
             rows=len(outgoing.put),
-            question={"part": part, "withdrawn": len(outgoing.gone), "offset": self.state.next_offset},
+            question=question,
+            request_id="",
         )
-        await self._desk.audit.append(entry.body())
+        await self._desk.audit.append(entry)
 
     async def _append(self, records: Sequence[Record]) -> int:
         self._desk.alive()
