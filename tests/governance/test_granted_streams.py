@@ -156,14 +156,15 @@ def send(connection: KafkaConnection, topic: str) -> None:
 
 def read(connection: KafkaConnection, topic: str, group: str | None) -> int:
     """How many records the first portion has."""
-    patience = {"bootstrap_timeout_ms": 1_000, "auto_offset_reset": "earliest"}
+    # A group that began before the topic's metadata came has no partitions until it asks for them again.
+    patience = {"bootstrap_timeout_ms": 5_000, "auto_offset_reset": "earliest", "metadata_max_age_ms": 1_000}
     consumer = KafkaConsumer(**connection.kafka_python(), group_id=group, **patience)
     try:
         if group:
             consumer.subscribe([topic])
         else:
             consumer.assign([TopicPartition(topic, 0)])
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             if found := consumer.poll(timeout_ms=200):
                 return sum(map(len, found.values()))
