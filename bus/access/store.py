@@ -2,16 +2,18 @@
 
 A decision reads one tiny row in the same request (`revisions`), so a revocation is effective with its
 commit; the grants of a consumer on a view are read again only when that row moved.
+
+Nothing that runs again and again looks at all grants: a hundred thousand shall cost what a hundred do. A pair is
+looked up by an index, and of the grants of streams only those that changed are read again.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import hashlib
-import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,39 +23,16 @@ from sqlalchemy.engine import Connection, Engine
 from bus.access.facts import refuse_inexact
 from bus.access.revisions_store import METADATA as REVISIONS
 from bus.access.revisions_store import SELECT_REVISIONS, Revisions, one_at_a_time, raise_revision, revisions_in
-from bus.core.grants import Grant, GrantSet, parse_grant_set, refuse_conflicts
+from bus.access.streamed_store import Streamed
+from bus.access.tables_store import CHANGES, GRANTS, bring_up_to_date, grant_of, row_of
+from bus.core.grants import Grant, GrantSet, refuse_conflicts
 from bus.errors import GrantConflict, NotFound
 from bus.infra.database import create_tables, translated_errors, write
 from bus.infra.held import HeldRead
 
+__all__ = ["CHANGES", "Change", "GrantStore", "PairGrants"]
+
 MAX_CACHED: Final = 10_000
-METADATA: Final = sa.MetaData()
-GRANTS: Final = sa.Table(
-    "access_grants",
-    METADATA,
-    sa.Column("id", sa.Text, primary_key=True),
-    sa.Column("set_name", sa.Text, nullable=False, index=True),
-    sa.Column("consumer", sa.Text, nullable=False),
-    sa.Column("view", sa.Text, nullable=False),
-    sa.Column("document", sa.Text, nullable=False),
-    sa.Column("author", sa.Text, nullable=False),
-    sa.Column("approver", sa.Text, nullable=False),
-    sa.Index("access_grants_pair", "consumer", "view"),
-)
-CHANGES: Final = sa.Table(
-    "access_grant_changes",
-    METADATA,
-    sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("revision", sa.Integer, nullable=False),
-    sa.Column("at", sa.Text, nullable=False),
-    sa.Column("change", sa.Text, nullable=False),  # added, changed, revoked
-    sa.Column("grant_id", sa.Text, nullable=False, index=True),
-    sa.Column("document", sa.Text, nullable=False),
-    sa.Column("author", sa.Text, nullable=False),
-    sa.Column("approver", sa.Text, nullable=False),
-    sa.Column("by", sa.Text, nullable=False),  # the operating-system user, or the officer who revoked
-    sa.Column("reason", sa.Text, nullable=False),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,24 +56,6 @@ def _utc_now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
 
 
-def _plain(value: Any) -> str:
-    """Dates and times of a YAML document as JSON text."""
-    if isinstance(value, dt.datetime):
-        return value.astimezone(dt.UTC).isoformat() if value.tzinfo else value.isoformat()
-    if isinstance(value, dt.date):
-        return value.isoformat()
-    raise TypeError(f"{type(value).__name__} cannot stand in a grant")
-
-
-def _text(document: Mapping[str, Any]) -> str:
-    return json.dumps(document, default=_plain, sort_keys=True, ensure_ascii=False, allow_nan=False)
-
-
-def _grant(row: Any) -> Grant:
-    document = {"set": row.set_name, "author": row.author, "approver": row.approver}
-    return parse_grant_set({**document, "grants": [json.loads(row.document)]}).grants[0]
-
-
 class GrantStore:
     """Grants of all sets. Methods are synchronous and may be called from any thread.
 
@@ -106,8 +67,9 @@ class GrantStore:
         self._clock = clock
         self._pairs: OrderedDict[tuple[str, str], tuple[int, PairGrants]] = OrderedDict()
         self._lock = threading.Lock()
-        create_tables(engine, METADATA)
+        self._streamed = Streamed()
         create_tables(engine, REVISIONS)
+        bring_up_to_date(engine)
 
     def apply(self, grant_set: GrantSet, *, os_user: str) -> Change:
         """Replaces the set of that name, all or nothing; what is gone from it is revoked.
@@ -136,7 +98,7 @@ class GrantStore:
         for consumer, view in sorted({(grant.consumer, grant.view) for grant in grant_set.grants}):
             pair = others.where(GRANTS.c.consumer == consumer, GRANTS.c.view == view)
             mine = [grant for grant in grant_set.grants if (grant.consumer, grant.view) == (consumer, view)]
-            refuse_conflicts([*(_grant(row) for row in connection.execute(pair)), *mine])
+            refuse_conflicts([*(grant_of(row) for row in connection.execute(pair)), *mine])
 
     def _record(
         self, connection: Connection, before: Mapping[str, Any], grant_set: GrantSet, change: Change, os_user: str
@@ -146,11 +108,11 @@ class GrantStore:
         for grant_id in change.revoked:
             _delete(connection, before[grant_id], revision, self._clock(), by=os_user, reason="gone from its set")
         for name, ids in (("added", change.added), ("changed", change.changed)):
-            for grant_id in ids:
-                connection.execute(GRANTS.delete().where(GRANTS.c.id == grant_id))
-                row = _row(by_id[grant_id])
-                connection.execute(GRANTS.insert().values(row))
-                _log(connection, row, revision, self._clock(), change=name, by=os_user, reason="")
+            rows = [row_of(by_id[grant_id]) for grant_id in ids]
+            if name == "changed":
+                for grant_id in ids:
+                    connection.execute(GRANTS.delete().where(GRANTS.c.id == grant_id))
+            _add(connection, rows, revision, self._clock(), change=name, by=os_user)
 
     def revoke(self, grant_id: str, officer: str, reason: str) -> None:
         """Takes one grant back, effective with the return. Raises `NotFound`."""
@@ -173,11 +135,14 @@ class GrantStore:
             known = self._pairs.get((consumer, view))
         if known is not None and known[0] == revision:
             return known[1]
-        query = sa.select(GRANTS).where(GRANTS.c.consumer == consumer, GRANTS.c.view == view).order_by(GRANTS.c.id)
+        # sorted here: asked for an order by id, SQLite may walk all grants of the view, since their index is in it
+        query = sa.select(GRANTS).where(GRANTS.c.consumer == consumer, GRANTS.c.view == view)
         with translated_errors(), self.engine.connect() as connection:
-            rows = connection.execute(query).all()
-        digest = hashlib.sha256("\n".join(f"{row.set_name} {row.document}" for row in rows).encode()).hexdigest()
-        found = PairGrants(tuple(_grant(row) for row in rows), digest)
+            rows = sorted(connection.execute(query), key=lambda row: row.id)
+        digest = hashlib.sha256("\n".join(_signature(row) for row in rows).encode()).hexdigest()
+        # some grant changed, seldom one of these: reading a document is most of what this costs
+        same = known is not None and known[1].digest == digest
+        found = known[1] if known is not None and same else PairGrants(tuple(grant_of(row) for row in rows), digest)
         with self._lock:
             self._pairs[(consumer, view)] = (revision, found)
             self._pairs.move_to_end((consumer, view))
@@ -185,17 +150,30 @@ class GrantStore:
                 self._pairs.popitem(last=False)
         return found
 
-    def all(self) -> tuple[Grant, ...]:
-        """Every grant, by id."""
+    def all(
+        self, *, consumer: str | None = None, view: str | None = None, after: str = "", limit: int | None = None
+    ) -> tuple[Grant, ...]:
+        """Every grant, by id, or those of a consumer or on a view. ``after``: only ids behind this one; ``limit``: so
+        many at most. Without a consumer, view or limit it takes time and memory by the number of all grants."""
+        query = sa.select(GRANTS).order_by(GRANTS.c.id).limit(limit)
+        query = query.where(GRANTS.c.id > after) if after else query
+        for column, wanted in ((GRANTS.c.consumer, consumer), (GRANTS.c.view, view)):
+            query = query if wanted is None else query.where(column == wanted)
         with translated_errors(), self.engine.connect() as connection:
-            return tuple(_grant(row) for row in connection.execute(sa.select(GRANTS).order_by(GRANTS.c.id)))
+            return tuple(grant_of(row) for row in connection.execute(query))
+
+    def consumers(self) -> tuple[tuple[str, int], ...]:
+        """Who has grants, by id, each with how many."""
+        query = sa.select(GRANTS.c.consumer, sa.func.count()).group_by(GRANTS.c.consumer).order_by(GRANTS.c.consumer)
+        with translated_errors(), self.engine.connect() as connection:
+            return tuple((str(consumer), int(count)) for consumer, count in connection.execute(query))
 
     def streamed(self) -> tuple[Grant, ...]:
-        """Every grant with the channel stream, by id, whether it holds now or not."""
-        query = sa.select(GRANTS).where(GRANTS.c.document.like('%"stream"%')).order_by(GRANTS.c.id)
+        """Every grant with the channel stream, by id, whether it holds now or not; the same object until one changed.
+
+        Only what the record of changes names since the last call is read again."""
         with translated_errors(), self.engine.connect() as connection:
-            found = [_grant(row) for row in connection.execute(query)]
-        return tuple(grant for grant in found if "stream" in grant.channels)
+            return self._streamed.read(connection)
 
     def last_change(self, grant_id: str) -> tuple[str, str]:
         """What was last done to a grant (added, changed, revoked) and the reason that was given; empty if nothing."""
@@ -211,7 +189,7 @@ class GrantStore:
             row = connection.execute(sa.select(GRANTS).where(GRANTS.c.id == grant_id)).first()
         if row is None:
             raise NotFound(what=f"grant '{grant_id}'")
-        return _grant(row)
+        return grant_of(row)
 
     def revision(self) -> int:
         """Raised by every change of grants; 0 before the first."""
@@ -230,20 +208,13 @@ class GrantStore:
         return lambda: revisions_in(held.rows())
 
 
-def _row(grant: Grant) -> dict[str, str]:
-    return {
-        "id": grant.id,
-        "set_name": grant.set,
-        "consumer": grant.consumer,
-        "view": grant.view,
-        "document": _text(grant.document),
-        "author": grant.author,
-        "approver": grant.approver,
-    }
+def _signature(row: Any) -> str:
+    """All that a grant is made of."""
+    return repr((row.set_name, row.author, row.approver, row.document))
 
 
 def _difference(before: Mapping[str, Any], grant_set: GrantSet) -> Change:
-    after = {grant.id: _row(grant) for grant in grant_set.grants}
+    after = {grant.id: row_of(grant) for grant in grant_set.grants}
 
     def changed(grant_id: str) -> bool:
         return any(getattr(before[grant_id], name) != value for name, value in after[grant_id].items())
@@ -261,12 +232,22 @@ def _sorted(ids: Iterable[str]) -> tuple[str, ...]:
 
 def _delete(connection: Connection, row: Any, revision: int, at: dt.datetime, *, by: str, reason: str) -> None:
     connection.execute(GRANTS.delete().where(GRANTS.c.id == row.id))
-    _log(connection, row._asdict(), revision, at, change="revoked", by=by, reason=reason)
+    entry = _entry(row._asdict(), revision, at, change="revoked", by=by, reason=reason)
+    connection.execute(CHANGES.insert().values(entry))
 
 
-def _log(
-    connection: Connection, row: Mapping[str, Any], revision: int, at: dt.datetime, *, change: str, by: str, reason: str
+def _add(
+    connection: Connection, rows: Sequence[Mapping[str, Any]], revision: int, at: dt.datetime, *, change: str, by: str
 ) -> None:
+    """Adds and records many in two statements."""
+    if rows:
+        connection.execute(GRANTS.insert(), rows)
+        connection.execute(CHANGES.insert(), [_entry(row, revision, at, change=change, by=by) for row in rows])
+
+
+def _entry(
+    row: Mapping[str, Any], revision: int, at: dt.datetime, *, change: str, by: str, reason: str = ""
+) -> dict[str, Any]:
     entry = {name: row[name] for name in ("document", "author", "approver")}
     entry |= {"grant_id": row["id"], "change": change, "by": by, "reason": reason}
-    connection.execute(CHANGES.insert().values(revision=revision, at=at.isoformat(), **entry))
+    return {**entry, "revision": revision, "at": at.isoformat()}

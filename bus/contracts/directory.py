@@ -103,10 +103,11 @@ class Directory:
 
     def department(self, department_id: str) -> Department:
         """Raises `UnknownDepartment`."""
-        for department in self.departments():
-            if department.id == department_id:
-                return department
-        raise UnknownDepartment(department=department_id)
+        with translated_errors(), self._engine.connect() as connection:
+            found = store.departments(connection, department_id)
+        if not found:
+            raise UnknownDepartment(department=department_id)
+        return Department(**found[0])
 
     def departments(self) -> list[Department]:
         """All departments, by id."""

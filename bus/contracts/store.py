@@ -153,8 +153,9 @@ def put_purpose(connection: Connection, values: Mapping[str, Any]) -> None:
     _put(connection, PURPOSES, {**values, "title": _text(values["title"])})
 
 
-def departments(connection: Connection) -> list[dict[str, Any]]:
-    return _documents(connection, DEPARTMENTS, "title", "attributes")
+def departments(connection: Connection, department_id: str | None = None) -> list[dict[str, Any]]:
+    """All of them, or the one of that id."""
+    return _documents(connection, DEPARTMENTS, "title", "attributes", only=department_id)
 
 
 def purposes(connection: Connection) -> list[dict[str, Any]]:
@@ -171,6 +172,7 @@ def _put(connection: Connection, table: sa.Table, values: Mapping[str, Any]) -> 
     connection.execute(statement.on_conflict_do_update(index_elements=[table.c.id], set_=changed))
 
 
-def _documents(connection: Connection, table: sa.Table, *parsed: str) -> list[dict[str, Any]]:
-    rows = connection.execute(sa.select(table).order_by(table.c.id)).mappings()
+def _documents(connection: Connection, table: sa.Table, *parsed: str, only: str | None = None) -> list[dict[str, Any]]:
+    query = sa.select(table).order_by(table.c.id)
+    rows = connection.execute(query if only is None else query.where(table.c.id == only)).mappings()
     return [{**row, **{name: json.loads(row[name]) for name in parsed}} for row in rows]

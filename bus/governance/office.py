@@ -106,7 +106,7 @@ class Governance:
     def drop_view(self, name: str) -> None:
         """Takes a view back. Refused while grants name it or another view reads it."""
         self._declarations.get(name)
-        holders = [grant.id for grant in self._grants.all() if grant.view == name]
+        holders = [grant.id for grant in self._grants.all(view=name)]
         holders += [view.name for view in self._declarations.all().values() if name in view.reads]
         if holders:
             text = f"view '{name}' is used by {', '.join(holders)}. Revoke or drop these first."

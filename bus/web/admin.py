@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body
+from fastapi import APIRouter, Body, Query
 from pydantic import BaseModel, ConfigDict
 
 from bus.contracts.directory import parse_department, parse_purpose
@@ -129,9 +129,16 @@ def reclassify(parts: TheParts, _: Administrator, number: str, revocation: Revoc
 
 
 @router.get("/grants")
-def list_grants(parts: TheParts, subject: Caller, consumer: str | None = None) -> list[dict[str, Any]]:
+def list_grants(
+    parts: TheParts,
+    subject: Caller,
+    consumer: str | None = None,
+    after: str = "",
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
+) -> list[dict[str, Any]]:
+    """By id. Where there are as many as ``limit``, the next ones come ``after`` the last id."""
     wanted = consumer if subject.administrator else subject.department
-    return [_grant(grant) for grant in parts.grants.all() if wanted in (None, grant.consumer)]
+    return [_grant(grant) for grant in parts.grants.all(consumer=wanted, after=after, limit=limit)]
 
 
 @router.get("/grants/{grant_id}")

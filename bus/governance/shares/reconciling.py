@@ -64,6 +64,8 @@ class Shares:
         self._announce, self._send, self._now = announce, send, now
         self._lock = threading.Lock()
         self._done: Wanted | None = None
+        self._known: tuple[tuple[Any, ...], Wanted] | None = None
+        self._registered: tuple[int, Mapping[str, Any]] = (-1, {})
         self._state = BrokerState()
 
     def changed(self) -> None:
@@ -107,19 +109,27 @@ class Shares:
         """Again where grants changed meanwhile, so that a slower process takes nothing back that a faster one did."""
         for _ in range(_TRIES):
             revision = self._grants.revision()
-            asked = wanted(self._grants.streamed(), self._directory.departments(), self._shapes(), self._now())
+            asked = self._wanted()
             if whole or asked != self._done:
                 self._make(asked)
             if self._grants.revision() == revision:
                 return
         raise BrokerUnavailable("Grants change faster than the broker can be told.")
 
+    def _wanted(self) -> Wanted:
+        """Worked out anew where something that goes into it is another, so that a change of a grant that has no stream
+        costs the same however many streams there are."""
+        grants, now = self._grants.streamed(), self._now()
+        given = (self._directory.departments(), dict(self._shapes()), now.astimezone(dt.UTC).date())
+        if self._known is None or self._known[0][0] is not grants or self._known[0][1:] != given:
+            self._known = ((grants, *given), wanted(grants, given[0], given[1], now))
+        return self._known[1]
+
     def _make(self, asked: Wanted) -> None:
         """What is taken away goes first."""
         drift = self._broker.reconcile(asked.standing)
         self._broker.open_shares(asked.standing.shares)
-        for subject, schema in asked.schemas.items():
-            self._registry.register_share(subject, schema)
+        self._register(asked.schemas)
         if self._streamed.put(asked.views):
             self._announce()
         self._done = asked
@@ -133,6 +143,14 @@ class Shares:
         )
         if drift:
             self._report(drift)
+
+    def _register(self, schemas: Mapping[str, Mapping[str, Any]]) -> None:
+        """All of them again only where the registry is another than when they were last looked at."""
+        revision, (known_at, known) = self._registry.revision(), self._registered
+        for subject, schema in schemas.items():
+            if revision != known_at or known.get(subject) != schema:
+                self._registry.register_share(subject, schema)
+        self._registered = (revision, schemas)  # what was added here raised the revision, and is looked at once more
 
     def _report(self, drift: Drift) -> None:
         data = {"added": sorted(map(str, drift.added)), "removed": sorted(map(str, drift.removed))}
