@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bus.cli import context
-from bus.cli.declare import Json
+from bus.cli.files import read_yaml
 from bus.cli.located import read_located, refuse
-from bus.cli.output import console, read_yaml, show_json, show_table
+from bus.cli.output import Json, console, show_json, show_table
 from bus.core import names
 from bus.core.declarations import problems_of, read_view
 from bus.core.problems import Lines, Problems, numbered
@@ -137,12 +137,3 @@ def reclassify(
     """Take a declassification back, at once: the column is as guarded as its sources again."""
     context.administrator().post(f"/v1/declassifications/{number}/revoke", {"officer": officer, "reason": reason})
     console.print(f"declassification {number} is revoked")
-
-
-def install(views: typer.Typer) -> None:
-    """Adds the commands to ``bus views``."""
-    views.command("check")(check_views)
-    views.command("apply")(apply_view)
-    views.command("declassify")(declassify)
-    views.command("declassifications")(list_declassifications)
-    views.command("reclassify")(reclassify)

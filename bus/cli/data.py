@@ -1,4 +1,4 @@
-"""``bus publish | query | quarantine | audit``: data in, data out, and what became of it."""
+"""``bus publish | quarantine | audit``: data in, data out, and what became of it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,12 @@ import orjson
 import typer
 
 from bus.cli import context
-from bus.cli.output import console, errors, show_json, show_table
-from bus.cli.querying import query
+from bus.cli.output import Json, console, errors, show_json, show_table
 from bus.core import names
 from bus.errors import BrokerUnavailable, Conflict, Invalid
 
 quarantine = typer.Typer(help="What could not be applied, kept with its reasons.", no_args_is_help=True)
 audit = typer.Typer(help="Who saw what, in a log that cannot be quietly changed.", no_args_is_help=True)
-Json = Annotated[bool, typer.Option("--json", help="print JSON for a script")]
-
-
-def install(app: typer.Typer) -> None:
-    """Adds the commands of this file to the top level."""
-    app.command()(publish)
-    app.command()(query)
 
 
 def publish(

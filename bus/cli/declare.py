@@ -1,9 +1,8 @@
-"""``bus departments | contracts | views | grants``: what there is, and who may see it."""
+"""``bus departments | contracts | grants``: what there is, and who may see it."""
 
 from __future__ import annotations
 
 import getpass
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,16 +11,13 @@ import orjson
 import typer
 
 from bus.cli import context
-from bus.cli.output import console, dates_as_text, read_schema, read_yaml, show_json, show_table
-from bus.cli.rebuild import progress
+from bus.cli.files import dates_as_text, read_schema, read_yaml
+from bus.cli.output import Json, console, show_json, show_table
 from bus.core.contracts import parse_contract
-from bus.errors import Conflict
-from bus.wiring.site import Site
 
-Json = Annotated[bool, typer.Option("--json", help="print JSON for a script")]
+PORTION = 1_000
 departments = typer.Typer(help="The departments and their principals on the broker.", no_args_is_help=True)
 contracts = typer.Typer(help="What events must look like.", no_args_is_help=True)
-views = typer.Typer(help="Shared views: declare, watch, verify.", no_args_is_help=True)
 grants = typer.Typer(help="Who may read what, for which purpose.", no_args_is_help=True)
 
 
@@ -123,54 +119,6 @@ def retire_contract(
     console.print(f"{answer['id']} is retired: it takes no new versions and no events; its topic and data stay")
 
 
-@views.command("drop")
-def drop_view(name: str) -> None:
-    """Take a view back; refused while a grant or another view needs it."""
-    context.administrator().delete(f"/v1/declarations/{name}")
-    console.print(f"view {name} is dropped")
-
-
-@views.command("list")
-def list_views(as_json: Json = False) -> None:
-    """All views with rows, lag and freshness."""
-    found = context.administrator().get("/v1/status")["views"]
-    if as_json:
-        show_json(found)
-        return
-    shown = ("state", "rows", "lag", "freshness_s", "newest_event")
-    rows = [
-        (name, *(item.get(column) for column in shown), progress(item.get("rebuild"))) for name, item in found.items()
-    ]
-    show_table("Views", ("view", "state", "rows", "lag", "freshness s", "newest event", "rebuild"), rows)
-
-
-@views.command("wait")
-def wait_for_views(
-    names: Annotated[list[str] | None, typer.Argument(help="views; none: all")] = None,
-    timeout: Annotated[float, typer.Option(help="seconds")] = 60.0,
-) -> None:
-    """Return when the views have applied everything that was published before this call."""
-    from bus.wiring.viewing import wait_for_views
-
-    begun = time.monotonic()
-    wait_for_views(Site.find(), tuple(names or ()), timeout)
-    console.print(f"caught up after {time.monotonic() - begun:.1f} s")
-
-
-@views.command("verify")
-def verify_view(name: str) -> None:
-    """Recompute a view from its topics in plain Python and compare every row, while everything runs."""
-    from bus.wiring.viewing import verify_view as verify
-
-    begun = time.monotonic()
-    found = verify(Site.find(), name)
-    if not found.equal:
-        shown = "; ".join(found.differences)
-        raise Conflict(f"view {name} differs from its events (+ table only, - events only): {shown}")
-    seconds = time.monotonic() - begun
-    console.print(f"view {name}: {found.rows:,} rows equal the fold of {found.events:,} events; {seconds:.1f} s")
-
-
 @grants.command("apply")
 def apply_grants(file: Path) -> None:
     """Replace a set of grants by this file: all or nothing, in force when the command returns."""
@@ -190,7 +138,7 @@ def list_grants(
     as_json: Json = False,
 ) -> None:
     """All grants, or one department's."""
-    found = context.administrator().get("/v1/grants", consumer=consumer)
+    found = _all_grants(consumer)
     if as_json:
         show_json(found)
         return
@@ -199,6 +147,16 @@ def list_grants(
         for item in found
     ]
     show_table("Grants", ("id", "consumer", "view", "purpose", "channels", "until"), rows)
+
+
+def _all_grants(consumer: str | None) -> list[dict[str, Any]]:
+    """In portions, as the bus gives them."""
+    api, found = context.administrator(), list[dict[str, Any]]()
+    while page := api.get("/v1/grants", consumer=consumer, after=found[-1]["id"] if found else None, limit=PORTION):
+        found += page
+        if len(page) < PORTION:
+            break
+    return found
 
 
 @grants.command("show")

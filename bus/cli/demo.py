@@ -16,7 +16,8 @@ import orjson
 from bus.cli import context, expected
 from bus.cli.api import Api
 from bus.cli.asking import ask_around
-from bus.cli.output import console, read_schema, read_yaml
+from bus.cli.files import read_schema, read_yaml
+from bus.cli.output import console
 from bus.cli.steps import Bar, Steps
 from bus.core.contracts import parse_contract
 from bus.core.declarations import parse_view

@@ -7,12 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from bus.cli import context
-from bus.cli.output import console, show_json, show_table
-
-
-def install(views: typer.Typer) -> None:
-    """Adds the command to ``bus views``."""
-    views.command("discrepancies")(discrepancies)
+from bus.cli.output import Json, console, show_json, show_table
 
 
 def discrepancies(  # noqa: PLR0917 (a command's options)
@@ -23,7 +18,7 @@ def discrepancies(  # noqa: PLR0917 (a command's options)
     offset: Annotated[int, typer.Option(min=0)] = 0,
     department: Annotated[str | None, typer.Option("--as", help="as this department; else as administrator")] = None,
     purpose: Annotated[str | None, typer.Option(help="what the other department's values are for")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON for a script")] = False,
+    as_json: Json = False,
 ) -> None:
     """Where a second department reports something else than what a view shows; counts by pair without a view."""
     api = context.department(department) if department else context.administrator()

@@ -8,16 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from bus.cli import context
-from bus.cli.output import console, show_json, show_table
+from bus.cli.output import Json, console, show_json, show_table
 from bus.core.events import split_key
 from bus.errors import Invalid
 
 Events = Mapping[str, Mapping[str, Any]]
-
-
-def install(views: typer.Typer) -> None:
-    """Adds the command to ``bus views``."""
-    views.command("lineage")(lineage)
 
 
 def lineage(  # noqa: PLR0917 (a command's options)
@@ -26,7 +21,7 @@ def lineage(  # noqa: PLR0917 (a command's options)
     department: Annotated[str, typer.Option("--as", help="the asking department")],
     purpose: Annotated[str, typer.Option(help="what the data is for")],
     field: Annotated[list[str] | None, typer.Option(help="only this column; repeatable")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON for a script")] = False,
+    as_json: Json = False,
 ) -> None:
     """Say of each value which event made it: id, department, time, contract version, place. No values are shown."""
     from bus.wiring.viewing import view_key

@@ -8,7 +8,8 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from bus.cli.output import console, dates_as_text, read_yaml
+from bus.cli.files import dates_as_text, read_yaml
+from bus.cli.output import console
 from bus.core.problems import Lines
 from bus.errors import InvalidDeclaration
 

@@ -6,34 +6,24 @@ import logging
 import sys
 
 import typer
-from pydantic import ValidationError
 
-from bus.cli import checking, data, declare, discrepancies, lineage, questions, rebuild, stack, subscribe
-from bus.cli.output import errors
+from bus.cli.commands import COMMANDS
+from bus.cli.later import group_of
 from bus.errors import BusError
 
 app = typer.Typer(
     name="bus",
+    cls=group_of(COMMANDS),
     help="The data-sharing bus: start it, declare what there is, publish, ask, and see who saw what.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-stack.install(app)
-data.install(app)
-subscribe.install(app)
-questions.install(app)
-discrepancies.install(declare.views)
-rebuild.install(declare.views)
-lineage.install(declare.views)
-app.add_typer(declare.departments, name="departments")
-app.add_typer(declare.contracts, name="contracts")
-checking.install(declare.views)
-app.add_typer(declare.views, name="views")
-app.add_typer(declare.grants, name="grants")
-app.add_typer(data.quarantine, name="quarantine")
-app.add_typer(data.audit, name="audit")
-app.add_typer(stack.policy, name="policy")
+
+
+@app.callback()
+def _top() -> None:
+    pass
 
 
 def main() -> None:
@@ -45,11 +35,19 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except BusError as error:
-        errors.print(f"bus: {error.detail}", style="red" if errors.is_terminal else "", markup=False)
-        sys.exit(1)
-    except ValidationError as error:
-        errors.print("bus: " + "; ".join(str(item["msg"]) for item in error.errors()), markup=False)
-        sys.exit(1)
+        _end(error.detail, 1, style="red")
+    except ValueError as error:
+        from pydantic import ValidationError  # a setting's; late: no command pays for what it does not meet
+
+        if not isinstance(error, ValidationError):
+            raise
+        _end("; ".join(str(item["msg"]) for item in error.errors()), 1)
     except KeyboardInterrupt:
-        errors.print("bus: interrupted; what was accepted is kept, run the command again")
-        sys.exit(130)
+        _end("interrupted; what was accepted is kept, run the command again", 130)
+
+
+def _end(why: str, code: int, style: str = "") -> None:
+    from bus.cli.output import errors
+
+    errors.print(f"bus: {why}", style=style if errors.is_terminal else "", markup=False)
+    sys.exit(code)

@@ -7,14 +7,9 @@ from typing import Annotated, Final
 import typer
 
 from bus.cli import context
-from bus.cli.output import console, show_json
+from bus.cli.output import Json, console, show_json
 
 WORDS: Final = {True: "yes", False: "no", None: "not known"}
-
-
-def install(app: typer.Typer) -> None:
-    """Adds the command."""
-    app.command("ask")(ask)
 
 
 def ask(  # noqa: PLR0917 (a command's options)
@@ -24,7 +19,7 @@ def ask(  # noqa: PLR0917 (a command's options)
     department: Annotated[str, typer.Option("--as", help="the asking department")],
     purpose: Annotated[str, typer.Option(help="what the answer is for")],
     officer: Annotated[str | None, typer.Option(help="the officer who asks")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON for a script")] = False,
+    as_json: Json = False,
 ) -> None:
     """Ask a view a declared question about one row: yes or no, and not the record."""
     with context.query_client(department, officer) as client:

@@ -8,20 +8,13 @@ from typing import Annotated, Any, Final
 import typer
 
 from bus.cli import context
-from bus.cli.output import console, show_json
+from bus.cli.output import Json, console, show_json
 from bus.cli.steps import Bar, Steps
 from bus.errors import Conflict, ViewRebuilding
 
 _LOOK_S: Final = 0.3
-Json = Annotated[bool, typer.Option("--json", help="print JSON for a script")]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="return when it is done, or at once")]
 Timeout = Annotated[float, typer.Option(help="seconds to wait for a worker to be done")]
-
-
-def install(views: typer.Typer) -> None:
-    """Adds the commands."""
-    views.command("rebuild")(rebuild)
-    views.command("undo")(undo)
 
 
 def rebuild(name: str, wait: Wait = True, timeout: Timeout = 3_600.0, as_json: Json = False) -> None:
@@ -69,17 +62,6 @@ def _ended(name: str, request: str, timeout_s: float, *, quiet: bool) -> dict[st
         f"View {name} is not done after {timeout_s:g} s. It goes on; `bus views list` shows how far it is, and "
         "`bus status` whether a worker runs."
     )
-
-
-def progress(found: dict[str, Any] | None) -> str | None:
-    """How a view's rebuild goes, or why its last one failed; None where there is nothing to say."""
-    if not found or found["state"] in ("done", "cancelled"):
-        return None
-    if found["state"] != "building":
-        return f"{found['state']}: {found.get('reason', '')}"
-    left = found.get("seconds_left")
-    ends = f", {left:.0f} s left" if left is not None else ""
-    return f"{found.get('events', 0):,} of {found.get('of', 0):,} events{ends}"
 
 
 def _told(name: str, kind: str, found: dict[str, Any]) -> str:

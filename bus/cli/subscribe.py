@@ -10,11 +10,6 @@ import typer
 from bus.sharing.formats import document
 
 
-def install(app: typer.Typer) -> None:
-    """Adds the command to the top level."""
-    app.command()(subscribe)
-
-
 def subscribe(
     view: str,
     department: Annotated[str, typer.Option("--as", help="the subscribing department")],
