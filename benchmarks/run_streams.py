@@ -9,7 +9,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from bus.access.broker import STREAMS
 from bus.access.store import GrantStore
@@ -33,13 +33,13 @@ class TimedSink(KafkaSink):
     first = last = cpu = 0.0
     appended = 0
 
-    async def append(self, topic: str, records: Sequence[Record]) -> int:
+    async def append_all(self, pages: Mapping[str, Sequence[Record]]) -> Mapping[str, int | Exception]:
         if not self.first:
             self.first, self.cpu = time.perf_counter(), time.process_time()
-        offset = await super().append(topic, records)
+        offsets = await super().append_all(pages)
         self.last = time.perf_counter()
-        self.appended += len(records)
-        return offset
+        self.appended += sum(len(records) for topic, records in pages.items() if isinstance(offsets[topic], int))
+        return offsets
 
 
 async def main(streams: int) -> None:

@@ -98,6 +98,15 @@ class MemorySink:
         self.fuse.blown(after=True)
         return offset
 
+    async def append_all(self, pages: Mapping[str, Sequence[Record]]) -> Mapping[str, int | Exception]:
+        found: dict[str, int | Exception] = {}
+        for topic, records in pages.items():
+            try:
+                found[topic] = await self.append(topic, records)
+            except (DatabaseUnavailable, BrokerUnavailable) as error:
+                found[topic] = error
+        return found
+
     async def delete_before(self, topic: str, offset: int) -> None:
         self.fuse.blown(after=False)
         self.topics[topic].start = max(offset, self.topics[topic].start)

@@ -20,16 +20,15 @@ from bus.errors import BusError, ChangesGone, DatabaseUnavailable, Refused, Unav
 from bus.sharing.streams.desk import Desk, Interfered, NotReady, Superseded, TopicBegan
 from bus.sharing.streams.pages import Outgoing, Page, steps
 from bus.sharing.streams.permits import passing, reason
-from bus.sharing.streams.seats import Seat, outgoing_of, sent_to
+from bus.sharing.streams.seats import DELIVERED, LEAST, Pace, Seat, outgoing_of, send_all, weight_of
 from bus.sharing.streams.states import Fenced, Shown, SubscriptionState
 from bus.sharing.streams.stream import Stream
 from bus.sharing.streams.terms import Terms
 from bus.views.catalogue import Shape
-from bus.views.changelog.reading import Change
+from bus.views.changelog.reading import Change, Changes
 
 SETTLED_S: Final = 1.0  # terms are looked at so often even if no revision moved: registers have none
-DELIVERED: Final = 40_000  # records at a time, of all subscriptions together
-PAGE: Final = 2_000
+BEHIND: Final = 2_000  # changes at a time for a stream that catches up by itself
 FIRST_DELAY_S: Final = 0.2
 LONGEST_DELAY_S: Final = 30.0
 TOPICS_S: Final = 10.0
@@ -52,6 +51,7 @@ class ViewStreams:
         self._desk, self.view, self._lost, self._clock = desk, view, lost, clock
         self.seats = {state.consumer: Seat(Stream(desk, state)) for state in states}
         self.seq: int | None = None
+        self._pace = Pace()
         self._settled: tuple[Any, float] = (None, 0.0)
         self._looked = clock()
 
@@ -164,8 +164,8 @@ class ViewStreams:
         await stream.adopt()
         while stream.state.seq < max(self.seq or 0, stream.state.unsure):
             before = stream.state.seq
-            found = await asyncio.to_thread(self._desk.log.changes, shape, before, PAGE)
-            for upto, rows in steps(found, before, PAGE, one_by_one=before < stream.state.unsure):
+            found = await asyncio.to_thread(self._desk.log.changes, shape, before, BEHIND)
+            for upto, rows in steps(found, before, BEHIND, one_by_one=before < stream.state.unsure):
                 page = await asyncio.to_thread(Page, shape, rows, self._desk.mask_secret)
                 await stream.deliver(await stream.page(page), "changes", seq=upto, problem="")
             if stream.state.seq == before:
@@ -225,7 +225,7 @@ class ViewStreams:
         shape = seats[0].stream.look.shape if seats and seats[0].stream.look else None
         if self.seq is None or shape is None:
             return False
-        limit = max(50, min(PAGE, DELIVERED // len(seats)))
+        limit = self._pace.limit(len(seats))
         try:
             found = await asyncio.to_thread(self._desk.log.changes, shape, self.seq, limit)
         except ChangesGone as error:
@@ -236,11 +236,14 @@ class ViewStreams:
         if not found.rows:
             self._skip(seats, found.upto)
             return False
-        at = self.seq
-        for start in range(0, len(found.rows), limit):  # a transaction may have more than can be sent in one go
-            rows = found.rows[start : start + limit]
-            seats = await self._deliver(seats, shape, rows, at if start + limit < len(found.rows) else found.upto)
+        await self._deliver_by(seats, shape, found, limit)
         return True
+
+    async def _deliver_by(self, seats: list[Seat], shape: Shape, found: Changes, limit: int) -> list[Seat]:
+        """Sends them in portions: a transaction may have more rows than can be sent in one go."""
+        for upto, rows in steps(found, self.seq or 0, limit, one_by_one=False):
+            seats = await self._deliver(seats, shape, rows, upto)
+        return seats
 
     def _meet(self, ready: Sequence[Seat]) -> None:
         """Where the followers are: the first of them, if nobody is where they were."""
@@ -256,13 +259,17 @@ class ViewStreams:
                 seat.stream.state = replace(seat.state, seq=upto)
         self.seq = upto
 
-    async def _deliver(self, seats: Sequence[Seat], shape: Shape, rows: Sequence[Change], upto: int) -> list[Seat]:
-        """Sends rows to all; who is up to ``upto`` then."""
+    async def _deliver(self, seats: list[Seat], shape: Shape, rows: Sequence[Change], upto: int) -> list[Seat]:
+        """Sends rows to all; who is up to ``upto`` then. What comes to more records than fit goes by halves."""
+        started = time.perf_counter()
         page = await asyncio.to_thread(Page, shape, rows, self._desk.mask_secret)
         known = await asyncio.to_thread(self._desk.store.members, self.view, page.keys)
+        weight = await asyncio.to_thread(weight_of, page, seats, known)
+        if weight > 2 * DELIVERED and len(rows) > LEAST:
+            self._pace.went(len(rows), weight, 0.0)
+            return await self._deliver_by(seats, shape, Changes(upto, list(rows)), len(rows) // 2)
         outgoing = await asyncio.to_thread(outgoing_of, page, seats, known)
-        sent = [sent_to(seat.stream, found) for seat, found in zip(seats, outgoing, strict=True)]
-        outcomes = await asyncio.gather(*sent, return_exceptions=True)
+        outcomes = await send_all(self._desk, seats, outgoing)
         shown = []
         for seat, found, outcome in zip(seats, outgoing, outcomes, strict=True):
             if outcome is None and isinstance(found, Outgoing):
@@ -276,6 +283,7 @@ class ViewStreams:
             seat.stream.state = positions.get(seat.state.consumer, seat.state)
             if outcome is not None:
                 await self._failed(seat, outcome)
+        self._pace.went(len(rows), weight, time.perf_counter() - started)
         return [seat for seat, outcome in zip(seats, outcomes, strict=True) if outcome is None]
 
     async def _failed(self, seat: Seat, outcome: BaseException) -> None:

@@ -1,18 +1,21 @@
 """A page of a view's changes, and what of it each subscription is sent.
 
-Each distinct row condition is tested once for a changed row, each distinct rendering is made once for a row that
-somebody gets: so the work grows with what is delivered, not with consumers times changes.
+Each distinct row condition is tested once for a changed row, and where it asks for certain values of a column (one's
+own district), only for the rows that have them; each distinct rendering is made once for a row that somebody gets. So
+the work grows with what is delivered, not with consumers times changes.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from bus.access.answers import And, Comparison, Filter, Or
 from bus.access.predicates import predicate
 from bus.contracts.wire import prefix
+from bus.core.contracts import Kind
 from bus.core.events import record_key
 from bus.core.masks import keyed_hash
 from bus.core.shares import share_topic
@@ -46,6 +49,8 @@ class Look:
         names = [column.name for column in shape.columns]
         self.condition = repr(terms.filter)
         self.passes = predicate(terms.filter, names)
+        found = sought(terms.filter, names)
+        self.sought = found if found is None or shape.columns[found[0]].kind is not Kind.NESTED else None
         shown = [(place, shape.columns[place], terms.masks.get(name))
                  for place, name in enumerate(names) if name in terms.columns]  # fmt: skip
         self.cells = tuple(cell(place, column, mask, key) for place, column, mask in shown)
@@ -59,6 +64,24 @@ class Look:
     def key_of(self, text: str, *, opaque: bool) -> bytes:
         """The same where keys are to be hidden, or not."""
         return (keyed_hash(self._key, text) if opaque else text).encode()
+
+
+def sought(rows: Filter, names: Sequence[str]) -> tuple[int, frozenset[Any]] | None:
+    """The place of a column and the values of which every row of the filter has one there; None where it asks for none.
+    A row that has one need not pass: the filter itself says that."""
+    match rows:
+        case Comparison(field, "eq", value) if value is not None:
+            return names.index(field), frozenset((value,))
+        case Comparison(field, "in", values):
+            return names.index(field), frozenset(values)
+        case And(items):
+            return next((one for one in (sought(item, names) for item in items) if one is not None), None)
+        case Or(items):
+            found = [sought(item, names) for item in items]
+            known = [one for one in found if one is not None]
+            if known and len(known) == len(found) and len({place for place, _ in known}) == 1:
+                return known[0][0], frozenset[Any]().union(*(values for _, values in known))
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +103,9 @@ class Page:
         self.keys = list(newest)
         self._seqs = [seq for seq, _ in newest.values()]
         self._rows = [row for _, row in newest.values()]
+        self._places = {key: place for place, key in enumerate(self.keys)}
         self._shape, self._secret = shape, secret[:64]
+        self._holding: dict[int, dict[Any, list[int]]] = {}
         self._passing: dict[str, list[int]] = {}
         self._cells: dict[Cell, dict[int, bytes]] = {}
         self._payloads: dict[tuple[Cell, ...], dict[int, tuple[bytes, int]]] = {}
@@ -116,12 +141,12 @@ class Page:
         """Tombstones of what the topic shows and the consumer may not see any more."""
         if len(known) == len(found.put) + len(found.same) and found.put.keys() <= known.keys():
             return
-        seqs = dict(zip(self.keys, self._seqs, strict=True))
         staying = found.put.keys() | set(found.same)
         for key in known:
-            if key not in staying and seqs[key] > after:
+            seq = self._seqs[self._places[key]]
+            if key not in staying and seq > after:
                 found.gone.append(key)
-                found.records.append(stamp.record(look.record_key(key), None, seqs[key]))
+                found.records.append(stamp.record(look.record_key(key), None, seq))
 
     def visible(self, look: Look) -> list[str]:
         """The keys of the rows that may be seen."""
@@ -130,10 +155,24 @@ class Page:
     def _passing_of(self, look: Look) -> list[int]:
         known = self._passing.get(look.condition)
         if known is None:
-            passes: Callable[[Row], bool] = look.passes
-            known = [index for index, row in enumerate(self._rows) if row is not None and passes(row)]
+            passes, rows = look.passes, self._rows
+            if look.sought is None:
+                known = [index for index, row in enumerate(rows) if row is not None and passes(row)]
+            else:
+                known = [index for index in self._candidates(*look.sought) if passes(rows[index])]  # type: ignore[arg-type]
             self._passing[look.condition] = known
         return known
+
+    def _candidates(self, place: int, values: Iterable[Any]) -> list[int]:
+        """The rows that have one of the values there, in their order: found once for all who ask for values of that
+        column."""
+        holding = self._holding.get(place)
+        if holding is None:
+            holding = self._holding[place] = {}
+            for index, row in enumerate(self._rows):
+                if row is not None:
+                    holding.setdefault(row[place], []).append(index)
+        return sorted(index for value in values for index in holding.get(value, ()))
 
     def _payloads_of(self, look: Look, indexes: Sequence[int]) -> dict[int, tuple[bytes, int]]:
         made = self._payloads.setdefault(look.cells, {})

@@ -1,13 +1,14 @@
 """Writes to share topics: each append in one piece and in order, acknowledged by all replicas; deletes to a boundary.
 
-Who appends learns at which offset, so a boundary is exact, and whatever else wrote to the topic is noticed.
+What several topics are sent of a page leaves together, in one request to each broker. Who appends learns at which
+offset, so a boundary is exact, and whatever else wrote to the topic is noticed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import aiokafka.errors
@@ -21,6 +22,7 @@ from bus.sharing.streams.notices import Record
 BATCH_BYTES: Final = 512 * 1024  # of a Kafka batch; the topic's limit is 1 MiB
 _BUILT_HERE: Final = 200  # so few records are put into a batch faster than a thread takes them over
 _STOP_S: Final = 2.0
+_TROUBLE: Final = (aiokafka.errors.KafkaError, TimeoutError, OSError)
 
 
 class Sink(Protocol):
@@ -28,6 +30,9 @@ class Sink(Protocol):
 
     async def append(self, topic: str, records: Sequence[Record]) -> int:
         """Appends at least one record; the offset of the first. Raises `BrokerUnavailable`, `BusError`."""
+
+    async def append_all(self, pages: Mapping[str, Sequence[Record]]) -> Mapping[str, int | Exception]:
+        """The same for several topics at once; for each the offset, or what went wrong with it alone."""
 
     async def delete_before(self, topic: str, offset: int) -> None:
         """Makes every record before the offset unreadable. Raises `BrokerUnavailable`, `BusError`."""
@@ -50,24 +55,37 @@ class KafkaSink:
         self._asking = asyncio.Lock()
 
     async def append(self, topic: str, records: Sequence[Record]) -> int:
-        producer = None
+        found = (await self.append_all({topic: records}))[topic]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def append_all(self, pages: Mapping[str, Sequence[Record]]) -> Mapping[str, int | Exception]:
         try:
             async with asyncio.timeout(self._timeout_s):
                 producer = await self._started()
-                return await self._append(producer, topic, records)
-        except (aiokafka.errors.KafkaError, TimeoutError, OSError) as error:
+        except _TROUBLE as error:
+            return {topic: _translated(error, topic) for topic in pages}
+        few = sum(map(len, pages.values())) <= _BUILT_HERE
+        made = _all_batches(producer, pages) if few else await asyncio.to_thread(_all_batches, producer, pages)
+        sent = await asyncio.gather(*(self._sent(producer, topic, batches) for topic, batches in made.items()))
+        if any(isinstance(outcome, Exception) for outcome in sent):
             await self._give_up(producer)
-            raise _translated(error, topic) from error
+        return dict(zip(made, sent, strict=True))
 
-    async def _append(self, producer: Any, topic: str, records: Sequence[Record]) -> int:
-        few = len(records) <= _BUILT_HERE
-        batches = _batches(producer, records) if few else await asyncio.to_thread(_batches, producer, records)
-        sent = [await producer.send_batch(batch, topic, partition=0) for batch in batches]
-        offsets = [done.offset for done in await asyncio.gather(*sent)]
+    async def _sent(self, producer: Any, topic: str, batches: Sequence[Any]) -> int | Exception:
+        """The offset of the first record, once all are acknowledged. Nothing is awaited before every topic's batches
+        are with the producer (unless it does not know the topic yet): so they leave in one request."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                waiting = [await producer.send_batch(batch, topic, partition=0) for batch in batches]
+                offsets = [done.offset for done in await asyncio.gather(*waiting)]
+        except _TROUBLE as error:
+            return _translated(error, topic)
         expected = offsets[0]
         for offset, batch in zip(offsets, batches, strict=True):
             if offset != expected or offset < 0:
-                raise BrokerUnavailable(f"What was appended to {topic} does not lie in one piece.")
+                return BrokerUnavailable(f"What was appended to {topic} does not lie in one piece.")
             expected += batch.record_count()
         return int(offsets[0])
 
@@ -117,6 +135,10 @@ async def _stopped(producer: Any) -> None:
             await producer.stop()
 
 
+def _all_batches(producer: Any, pages: Mapping[str, Sequence[Record]]) -> dict[str, list[Any]]:
+    return {topic: _batches(producer, records) for topic, records in pages.items()}
+
+
 def _batches(producer: Any, records: Sequence[Record]) -> list[Any]:
     batches = [producer.create_batch()]
     for key, value, headers in records:
@@ -131,5 +153,8 @@ def _batches(producer: Any, records: Sequence[Record]) -> list[Any]:
 def _translated(error: Exception, topic: str) -> BusError:
     name = type(error).__name__
     if "Authorization" in name or "Authentication" in name or "TooLarge" in name:
-        return BusError(f"Kafka does not take what is written to {topic}: {name}.")
-    return BrokerUnavailable()
+        told: BusError = BusError(f"Kafka does not take what is written to {topic}: {name}.")
+    else:
+        told = BrokerUnavailable()
+    told.__cause__ = error
+    return told

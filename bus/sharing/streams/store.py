@@ -153,17 +153,23 @@ class StreamStore:
             return _save(connection, state)
 
     def advance(self, shown: Iterable[Shown]) -> None:
-        """What was sent, and the positions after it, in one transaction."""
+        """What was sent, and the positions after it, in one transaction: a few statements, however many there are."""
         with translated_errors(), write(self._engine) as connection:
             self._check(connection)
-            put, gone, same = [], [], []
+            put, gone, same, states = [], [], [], []
             for page in shown:
-                state = _save(connection, page.subscription)
+                state = page.subscription
+                if state.id:
+                    states.append({f"n_{name}": value for name, value in _members(state).items()})
+                else:
+                    state = _save(connection, state)
                 named = {"view": state.view, "subscription": state.id, "generation": state.generation}
                 put += [{**named, "key": key, "hash": hash_} for key, hash_ in page.put.items()]
                 gone += [{"v": state.view, "k": key, "s": state.id} for key in page.gone]
                 own = {"v": state.view, "s": state.id, "g": state.generation}
                 same += [{**own, "k": key} for key in page.same]
+            if states:
+                connection.execute(_SAVE, states)
             if put:
                 insert = insert_new(connection, MEMBER)
                 new = {name: insert.excluded[name] for name in ("hash", "generation")}
@@ -209,6 +215,11 @@ _ONE: Final = (
     (MEMBER.c.view == sa.bindparam("v"))
     & (MEMBER.c.key == sa.bindparam("k"))
     & (MEMBER.c.subscription == sa.bindparam("s"))
+)
+_SAVE: Final = (
+    sa.update(SUBSCRIPTION)
+    .where(SUBSCRIPTION.c.id == sa.bindparam("n_id"))
+    .values({name: sa.bindparam(f"n_{name}") for name in _FIELDS if name != "id"})
 )
 _FORGET: Final = sa.delete(MEMBER).where(_ONE)
 _CONFIRM: Final = sa.update(MEMBER).where(_ONE).values(generation=sa.bindparam("g"))

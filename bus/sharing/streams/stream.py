@@ -98,8 +98,38 @@ class Stream:
     async def send(self, outgoing: Outgoing, part: str) -> None:
         """Sends a page's records, if there are any. It is for the caller to record them."""
         if outgoing.records:
-            await self._audit(await self._permit(), outgoing, part)
+            await self._desk.audit.append(await self.entry(outgoing, part))
             await self._append(outgoing.records)
+
+    async def entry(self, outgoing: Outgoing, part: str) -> dict[str, Any]:
+        """The audit entry under which the records may leave, once it is written. Raises as `_permit` does."""
+        allow = await self._permit()
+        return under(
+            Subject(allow.consumer),
+            allow,
+            columns=allow.columns,
+            masked=[name for name in allow.columns if name in allow.masks],
+            rows=len(outgoing.put),
+            question={"part": part, "withdrawn": len(outgoing.gone), "offset": self.state.next_offset},
+            request_id="",
+        )
+
+    def begin_append(self) -> bool:
+        """From here on it is not certain where the topic ends, until `appended`; whether it was."""
+        certain, self.certain = self.certain, False
+        return certain
+
+    def appended(self, offset: int, count: int, *, certain: bool) -> int:
+        """So many records lie there from ``offset`` on. Raises `TopicBegan` and `Interfered` where that is not where
+        the topic ended."""
+        expected = self.state.next_offset
+        if offset < expected:
+            raise TopicBegan()
+        if offset > expected and certain:
+            raise Interfered()
+        self.state = replace(self.state, next_offset=offset + count)
+        self.certain = True
+        return offset
 
     async def deliver(self, outgoing: Outgoing, part: str, **moved: Any) -> None:
         """Sends a page's records and records them, with what ``moved`` of the state."""
@@ -218,32 +248,10 @@ class Stream:
             raise Superseded()
         return decision
 
-    async def _audit(self, allow: Allow, outgoing: Outgoing, part: str) -> None:
-        masked = [name for name in allow.columns if name in allow.masks]
-        question = {"part": part, "withdrawn": len(outgoing.gone), "offset": self.state.next_offset}
-        entry = under(
-            Subject(allow.consumer),
-            allow,
-            columns=allow.columns,
-            masked=masked,
-            rows=len(outgoing.put),
-            question=question,
-            request_id="",
-        )
-        await self._desk.audit.append(entry)
-
     async def _append(self, records: Sequence[Record]) -> int:
         self._desk.alive()
-        certain, self.certain = self.certain, False
-        offset = await self._desk.sink.append(self.topic, records)
-        expected = self.state.next_offset
-        if offset < expected:
-            raise TopicBegan()
-        if offset > expected and certain:
-            raise Interfered()
-        self.state = replace(self.state, next_offset=offset + len(records))
-        self.certain = True
-        return offset
+        certain = self.begin_append()
+        return self.appended(await self._desk.sink.append(self.topic, records), len(records), certain=certain)
 
     async def _tell(self, kind: NoticeKind, look: Look, allow: Allow, reason: str) -> int:
         notice = Notice(
