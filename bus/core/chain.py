@@ -10,9 +10,12 @@ from typing import Any, Final
 GENESIS: Final = "0" * 64
 
 
+_encode: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode
+
+
 def canonical(body: Mapping[str, Any]) -> bytes:
     """One byte form for one content: sorted members, no spaces, ASCII escapes (so no raw control characters)."""
-    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+    return _encode(body).encode()
 
 
 def link(previous: str, sequence: int, body: bytes) -> str:

@@ -11,7 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 import sqlalchemy as sa
 
@@ -27,14 +27,14 @@ from bus.sharing.aggregates.withholding import few_counted, finished
 from bus.sharing.answers import Answer, Asked, explanation
 from bus.sharing.budget.spending import Budget
 from bus.sharing.cursors.pages import Pages, Paging, hidden_key
-from bus.sharing.cursors.store import turned, untold
+from bus.sharing.cursors.store import Page, turned, untold
 from bus.sharing.embedding.answering import Embedder, widened
-from bus.sharing.filters import shape_of
 from bus.sharing.open_data.small import PURPOSE as OPEN_DATA
 from bus.sharing.open_data.small import Guards, guards_of, withheld
 from bus.sharing.open_data.store import guarded_table
-from bus.sharing.past import as_texts, refuse_without_history, table_at
+from bus.sharing.past import refuse_without_history, table_at
 from bus.sharing.permitted import Permitted, permit
+from bus.sharing.plans import Plan, Plans, Reading, kind_of
 from bus.sharing.question import Query, parse_query
 from bus.sharing.readers import Reader
 from bus.sharing.recording import disclosure, figures_recorded, refusal
@@ -47,8 +47,17 @@ __all__ = ["Answer", "Asked", "Query", "QueryDoor", "explanation", "parse_query"
 
 Contacts = Callable[[str], str]
 Answered = TypeVar("Answered")
-_OFFSET_KIND: Final = 1_000
 _KEPT: Final = 500
+
+
+class _Found(NamedTuple):
+    """What was read, as `Answer` has it."""
+
+    rows: Sequence[Sequence[Any]] = ()
+    total: int | None = None
+    next_cursor: str | None = None
+    paged: bool = False
+    withheld: int | None = None
 
 
 class QueryDoor:
@@ -71,7 +80,7 @@ class QueryDoor:
         self._decider, self._reader, self._audit = decider, reader, audit
         self._shapes, self._watch, self._contacts = shapes, watch, contacts
         self._mask_secret, self._budget = mask_secret, budget
-        self._admission, self._pages = Admission(clock), Pages(mask_secret)
+        self._admission, self._pages, self._plans = Admission(clock), Pages(mask_secret), Plans()
         self._bases: OrderedDict[tuple[Any, ...], Base] = OrderedDict()
         self._tables: dict[tuple[str, Guards], tuple[Shape, sa.FromClause]] = {}
         self._embedder = Embedder(self, decider=decider, reader=reader, audit=audit, budget=budget)
@@ -167,23 +176,28 @@ class QueryDoor:
         raise error
 
     async def _allowed(self, asked: Asked, shape: Shape, query: Query, allow: Allow) -> Answer:
-        permitted, standing = await self.admit(asked, shape, query, allow)
+        guarded = few(shape, allow, await self.current_shapes()) if allow.open_to_all else NONE
+        plan = self._plans.of(query, allow, lambda: self._plan(shape, query, allow, guarded))
+        permitted, reading = plan.permitted, plan.reading
+        standing = await self.let_in(asked, shape, allow)
         parts = await self._embedder.admit(asked, shape, query, allow)
-        paging = self._pages.paging(shape, query, permitted, allow)
-        answer = Answer(
-            shape.view.name, (*permitted.answered, *(part.shown for part in parts)), (), permitted.offset, None,
-            standing.header, allow, query.explain, query.moment, standing.stale,
-            inside=tuple(part.inside for part in parts),
-        )  # fmt: skip
-        near = 0
+        near, tag, found = 0, "", _Found()
         if not query.explain:
             near = await self._budget.spend(allow, permitted if permitted.figures else None)
-            tag = self._pages.tag(paging, query, permitted, standing, asked.variant)
-            known = tag != "" and tag in asked.known
-            answer = replace(answer, tag=tag, unchanged=known)
-            wide = widened(permitted, (column for part in parts for column in part.by)) if parts else permitted
-            answer = answer if known else await self._rows(shape, wide, paging, answer)
-            answer = await self._embedder.fill(answer, parts, asked) if parts else answer
+            tag = self._pages.tag(plan.paging, query, permitted, standing, asked.variant)
+        if parts:
+            wide = widened(permitted, (column for part in parts for column in part.by))
+            reading = self._reading(shape, wide, plan.paging, allow)
+        unchanged = tag != "" and tag in asked.known
+        if reading is not None and not (query.explain or unchanged):
+            found = await self._rows(permitted, plan.paging, reading)
+        answer = Answer(
+            shape.view.name, (*permitted.answered, *(part.shown for part in parts)), found.rows, permitted.offset,
+            found.total, standing.header, allow, query.explain, query.moment, standing.stale, found.next_cursor,
+            found.paged, tag, unchanged, found.withheld, tuple(part.inside for part in parts),
+        )  # fmt: skip
+        if parts and not query.explain:
+            answer = await self._embedder.fill(answer, parts, asked)
         if answer.withheld is None and (guards := self._guards(shape, allow)):
             answer = replace(answer, withheld=withheld(answer.shown, answer.rows, guards))
         more = figures_recorded(permitted, answer.withheld, near)
@@ -193,52 +207,52 @@ class QueryDoor:
         ))  # fmt: skip
         return answer
 
-    async def _rows(self, shape: Shape, permitted: Permitted, paging: Paging, answer: Answer) -> Answer:
-        allowed = self._base(shape, permitted, answer.decision)
-        asked = (statements if not permitted.figures else grouped)(allowed, permitted)
-        kind = (shape.view.name, _kind(permitted), answer.decision.grant_ids)
-        if paging.turns:
-            return await self._page(allowed, asked, permitted, paging, answer=answer, kind=kind)
-        asked = asked if permitted.figures else self.untold(asked, allowed, shape, answer.decision)
-        rows, total = await self._reader.read(asked, kind=kind, rows=permitted.limit, count=permitted.count)
-        if not rows and permitted.offset:
-            await self._refuse_beyond_end(asked, permitted, total, kind)
-        shown, withheld = finished(rows, permitted)
-        withheld = few_counted(permitted.shown, shown) if withheld is None else withheld
-        return replace(answer, rows=shown, total=total, withheld=withheld)
+    def _plan(self, shape: Shape, query: Query, allow: Allow, guarded: Mapping[str, str]) -> Plan:
+        permitted = permit(query, shape, allow, lambda: self.owner(shape), guarded)
+        refuse_without_history(permitted, shape, allow, self._shapes)
+        paging = self._pages.paging(shape, query, permitted, allow)
+        none = query.explain or query.embedded  # no rows; or more columns than were asked for
+        return Plan(permitted, paging, None if none else self._reading(shape, permitted, paging, allow))
 
-    async def _page(
-        self,
-        allowed: Base,
-        asked: Statements,
-        permitted: Permitted,
-        paging: Paging,
-        *,
-        answer: Answer,
-        kind: tuple[Any, ...],
-    ) -> Answer:
-        """The rows with the cursor of those that follow: one row more is read than shown."""
-        rendering = self._rendering(answer.decision)
+    def _reading(self, shape: Shape, permitted: Permitted, paging: Paging, allow: Allow) -> Reading:
+        """The statements of the rows; for a page with one row more than shown, which tells whether others follow."""
+        allowed = self._base(shape, permitted, allow)
+        asked = (statements if not permitted.figures else grouped)(allowed, permitted)
+        kind = (shape.view.name, kind_of(permitted), allow.grant_ids)
+        if not paging.turns:
+            asked = asked if permitted.figures else self.untold(asked, allowed, shape, allow)
+            return Reading(asked, kind)
+        rendering = self._rendering(allow)
         page = turned(allowed, asked.page, permitted, hidden=paging.hidden, after=paging.after, rendering=rendering)
-        asked, kind = replace(asked, page=page.select), (*kind, paging.after is not None)
-        rows, total = await self._reader.read(asked, kind=kind, rows=permitted.limit, count=permitted.count)
-        shown: Sequence[Sequence[Any]] = rows[: permitted.limit]
+        return Reading(replace(asked, page=page.select), (*kind, paging.after is not None), page)
+
+    async def _rows(self, permitted: Permitted, paging: Paging, reading: Reading) -> _Found:
+        rows, total = await self._reader.read(
+            reading.statements, kind=reading.kind, rows=permitted.limit, count=permitted.count
+        )
+        if reading.page is not None:
+            return self._page(permitted, paging, reading.page, rows, total)
+        if not rows and permitted.offset:
+            await self._refuse_beyond_end(reading, permitted, total)
+        shown, withheld = finished(rows, permitted)
+        return _Found(shown, total, withheld=few_counted(permitted.shown, shown) if withheld is None else withheld)
+
+    def _page(
+        self, permitted: Permitted, paging: Paging, page: Page, rows: Sequence[Sequence[Any]], total: int | None
+    ) -> _Found:
+        """The rows with the cursor of those that follow."""
+        shown = rows[: permitted.limit]
         cursor = self._pages.next(paging, shown[-1], page.places) if len(rows) > len(shown) else None
         if page.wider:
             shown = [row[: page.width] for row in shown]
-        withheld = few_counted(permitted.shown, shown)
-        return replace(
-            answer, rows=shown, total=total, next_cursor=cursor, paged=paging.after is not None, withheld=withheld
-        )
+        return _Found(shown, total, cursor, paging.after is not None, few_counted(permitted.shown, shown))
 
-    async def _refuse_beyond_end(
-        self, asked: Statements, permitted: Permitted, total: int | None, kind: tuple[Any, ...]
-    ) -> None:
+    async def _refuse_beyond_end(self, reading: Reading, permitted: Permitted, total: int | None) -> None:
         """A page that starts behind the last row is refused, one that starts right after it is empty:
         so who pages until an empty page ends well."""
         if total is None:
-            empty = Statements(asked.page.limit(0), asked.total)
-            _, total = await self._reader.read(empty, kind=(*kind, "end"), rows=0, count=True)
+            empty = Statements(reading.statements.page.limit(0), reading.statements.total)
+            _, total = await self._reader.read(empty, kind=(reading.kind, "end"), rows=0, count=True)
         if permitted.offset > (total or 0):
             raise RangeBeyondEnd(offset=permitted.offset)
 
@@ -284,12 +298,3 @@ def _read(asked: Asked, read: Callable[[], Query]) -> tuple[Query, BusError | No
         return read(), None
     except BusError as error:
         return Query(export=asked.export), error
-
-
-def _kind(permitted: Permitted) -> tuple[Any, ...]:
-    """Equal for questions that differ in their values only."""
-    pages = permitted.offset // _OFFSET_KIND
-    figures = tuple((item.function, item.column and item.column.name) for item in permitted.figures)
-    return (permitted.shown and tuple(item.name for item in permitted.answered), figures,
-            shape_of(permitted.filters), permitted.order, permitted.limit, pages, permitted.count,
-            *as_texts(permitted.moment))  # fmt: skip

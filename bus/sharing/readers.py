@@ -9,11 +9,13 @@ next time. On PostgreSQL the async driver waits and the server keeps the limit.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol
+from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -21,9 +23,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from bus.access.masks import register_functions
 from bus.errors import BadFilter, DatabaseUnavailable
 from bus.infra.database import open_database, postgresql_options, sync_url, translated_errors
+from bus.infra.prepared import Prepared
 from bus.sharing.store import Statements
 
-Rows = Sequence[sa.Row[Any]]
+Rows = Sequence[Any]  # of values by place; rows of statements that last have no names
 STEP: Final = 2_000  # instructions between two looks at the budget or the clock
 SHORT_STEPS: Final = 25  # 50,000 instructions: about 1 ms, or 200 wide rows
 SHORT_ROWS: Final = 250  # more rows take longer to convert than to find
@@ -61,6 +64,10 @@ def _too_long(timeout_s: float) -> BadFilter:
     )
 
 
+def _too_large() -> BadFilter:
+    return BadFilter(why="a number in the question is larger than the database can hold.")
+
+
 class _Stopped(Exception):
     """The statement used up its budget."""
 
@@ -80,13 +87,27 @@ class _Session:
             with translated_errors(), self._connection.begin():
                 return [self._connection.execute(statement).all() for statement in statements]
         except OverflowError as error:
-            raise BadFilter(why="a number in the question is larger than the database can hold.") from error
+            raise _too_large() from error
         except DatabaseUnavailable as error:
             if "interrupted" in str(error.__cause__):
                 raise _Stopped from error
             raise
         except sa.exc.DBAPIError as error:
             # Anything else that was refused, such as a table that a dropped view just lost.
+            raise DatabaseUnavailable() from error
+        finally:
+            self._driver.set_progress_handler(None, 0)
+
+    def rows(self, prepared: Prepared, enough: Callable[[], bool]) -> Rows:
+        """The same for one statement that is prepared: it sees one state of the database by itself."""
+        self._driver.set_progress_handler(enough, STEP)
+        try:
+            return prepared.rows(self._driver)
+        except OverflowError as error:
+            raise _too_large() from error
+        except sqlite3.Error as error:
+            if "interrupted" in str(error):
+                raise _Stopped from error
             raise DatabaseUnavailable() from error
         finally:
             self._driver.set_progress_handler(None, 0)
@@ -107,23 +128,37 @@ class SqliteReader:
         self._idle: list[_Session] = []
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="question")
         self._long: OrderedDict[Hashable, None] = OrderedDict()
+        self._prepared: WeakKeyDictionary[sa.Select[Any], Prepared | None] = WeakKeyDictionary()
 
     async def read(self, statements: Statements, *, kind: Hashable, rows: int, count: bool) -> tuple[Rows, int | None]:
         asked = [statements.page, *((statements.total,) if count else ())]
-        found = self._try_here(asked, kind) if rows <= SHORT_ROWS else None
+        prepared = self._again(statements.page) if statements.lasting and not count else None
+        found = self._try_here(asked, prepared, kind) if rows <= SHORT_ROWS else None
         if found is None:
             deadline = time.monotonic() + self._timeout_s
             found = await asyncio.get_running_loop().run_in_executor(self._pool, self._aside, asked, deadline)
         return found[0], (int(found[1][0][0]) if count else None)
 
-    def _try_here(self, asked: Sequence[sa.Select[Any]], kind: Hashable) -> list[Rows] | None:
+    def _again(self, statement: sa.Select[Any]) -> Prepared | None:
+        """The statement prepared, if it was asked before: making one takes longer than running it once."""
+        if statement not in self._prepared:
+            self._prepared[statement] = None
+            return None
+        found = self._prepared[statement] or Prepared(statement, self._engine.dialect)
+        self._prepared[statement] = found
+        return found
+
+    def _try_here(
+        self, asked: Sequence[sa.Select[Any]], prepared: Prepared | None, kind: Hashable
+    ) -> Sequence[Rows] | None:
         """The answer, if it is a matter of a millisecond; else None."""
         if kind in self._long:
             self._long.move_to_end(kind)
             return None
         self._here = self._here or _Session(self._engine)
+        enough = _countdown(SHORT_STEPS)
         try:
-            return self._here.run(asked, _countdown(SHORT_STEPS))
+            return [self._here.rows(prepared, enough)] if prepared else self._here.run(asked, enough)
         except _Stopped:
             self._remember(kind)
             return None

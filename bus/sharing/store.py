@@ -43,10 +43,12 @@ _IS: Final[Mapping[str, Callable[[sa.ColumnElement[Any]], Condition]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Statements:
-    """``page``: the rows asked for. ``total``: how many there are in all, within the row filter."""
+    """``page``: the rows asked for. ``total``: how many there are in all, within the row filter. ``lasting``: they are
+    kept and may be asked again, so that they are worth preparing."""
 
     page: sa.Select[Any]
     total: sa.Select[int]
+    lasting: bool = False
 
 
 @dataclass(frozen=True, slots=True)

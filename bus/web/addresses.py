@@ -12,10 +12,10 @@ from bus.errors import BadFilter
 MAX_PARAMETERS: Final = 200
 
 
-def parameters(request: Request) -> list[tuple[str, str]]:
-    """The parameters of the address, in their order. Raises `BadFilter` for too many and for what is not UTF-8."""
+def parameters(query_string: bytes) -> list[tuple[str, str]]:
+    """The parameters of an address, in their order. Raises `BadFilter` for too many and for what is not UTF-8."""
     try:
-        text = request.scope["query_string"].decode("ascii")
+        text = query_string.decode("ascii")
         return parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MAX_PARAMETERS)
     except ValueError as error:
         raise BadFilter(

@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -64,9 +65,18 @@ _UNCHANGED: Final = ("ETag", "Cache-Control", "Vary", "Policy-Revision", "Data-F
 
 def question(request: Request) -> Query:
     """Raises what `parse_query` raises, and `BadFilter` for an address that is not UTF-8."""
-    headers = {name: ",".join(request.headers.getlist(name)) for name in ("prefer", "range")
-               if name in request.headers}  # fmt: skip
-    return parse_query(parameters(request), headers)
+    return _read(request.scope["query_string"], *(_joined(request, name) for name in ("prefer", "range")))
+
+
+@lru_cache(maxsize=500)
+def _read(text: bytes, prefer: str | None, range_: str | None) -> Query:
+    """Kept, since the same questions are asked again and again and reading one takes longer than finding its rows."""
+    headers = {name: value for name, value in (("prefer", prefer), ("range", range_)) if value is not None}
+    return parse_query(parameters(text), headers)
+
+
+def _joined(request: Request, name: str) -> str | None:
+    return ",".join(request.headers.getlist(name)) if name in request.headers else None
 
 
 def headers_of(answer: Answer) -> dict[str, str]:

@@ -5,12 +5,14 @@ Plain ASGI, because a handler of less than a millisecond stands behind it.
 
 from __future__ import annotations
 
+import asyncio
+import datetime as dt
 import json
 import sys
 import time
 import uuid
 from collections.abc import Iterable, MutableMapping
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import structlog
 from starlette.requests import Request
@@ -47,9 +49,12 @@ _ALWAYS: Final = (
 )
 
 
+_encode: Final = json.JSONEncoder(ensure_ascii=True, default=str).encode
+
+
 def _line(record: MutableMapping[str, Any], **options: Any) -> str:
     """One JSON line, ASCII only: no control or direction character of a request reaches a terminal (A26)."""
-    return json.dumps(record, ensure_ascii=True, default=str)
+    return _encode(record)
 
 
 def logger() -> Any:
@@ -64,6 +69,26 @@ def logger() -> Any:
     )
 
 
+class Lines:
+    """Lines of a log, written out once for all that one turn of the event loop brought: a request's own line through
+    the logger took a twentieth of its time."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._waiting: list[str] = []
+
+    def write(self, record: MutableMapping[str, Any]) -> None:
+        """Called in the event loop."""
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._waiting.append(_line(record))
+
+    def _flush(self) -> None:
+        lines, self._waiting = self._waiting, []
+        self._out.write("".join(f"{line}\n" for line in lines))
+        self._out.flush()
+
+
 class Edge:
     """ASGI middleware. ``hosts``: the names this service answers to, without ports; ``proxies``: the addresses whose
     forwarded client certificates are believed."""
@@ -72,7 +97,7 @@ class Edge:
         self._app, self._figures = app, figures
         self._hosts = frozenset(host.lower() for host in hosts)
         self._proxies = frozenset(proxies)
-        self._log = logger()
+        self._log, self._lines = logger(), Lines(sys.stdout)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -128,15 +153,18 @@ class Edge:
         """One line and one count. The query is left out: a value in it may be a person's."""
         route = getattr(scope.get("route"), "path", None) or "other"
         self._figures.answered(route, scope["method"], scope["bus.status"], seconds)
-        self._log.info(
-            "request",
-            request=scope["bus.request_id"],
-            method=scope["method"],
-            path=scope["path"],
-            status=scope["bus.status"],
-            ms=round(seconds * 1000, 2),
-            department=scope.get("bus.department"),
-            code=scope.get("bus.code"),
+        self._lines.write(
+            {
+                "request": scope["bus.request_id"],
+                "method": scope["method"],
+                "path": scope["path"],
+                "status": scope["bus.status"],
+                "ms": round(seconds * 1000, 2),
+                "department": scope.get("bus.department"),
+                "code": scope.get("bus.code"),
+                "event": "request",
+                "timestamp": dt.datetime.now(dt.UTC).isoformat().replace("+00:00", "Z"),
+            }
         )
 
 

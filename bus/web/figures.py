@@ -128,6 +128,7 @@ class Figures:
         self._seconds = Histogram(
             "bus_http_request_seconds", "Time to answer", ("route",), registry=self._registry, buckets=_BUCKETS
         )
+        self._counted: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._registry.register(_Views(views, quarantined, shapes, promises))
         if broker is not None:
             self._registry.register(_Broker(broker))
@@ -135,8 +136,17 @@ class Figures:
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         """Counts one answer."""
-        self._answers.labels(route, method if method in _METHODS else "other", str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        counted = self._counted.get((route, method, status)) or self._count(route, method, status)
+        counted[0].inc()
+        counted[1].observe(seconds)
+
+    def _count(self, route: str, method: str, status: int) -> tuple[Counter, Histogram]:
+        """The two figures of an answer, looked up once: routes, methods and statuses are few."""
+        known = method if method in _METHODS else "other"
+        figures = self._answers.labels(route, known, str(status)), self._seconds.labels(route)
+        if known == method:
+            self._counted[route, method, status] = figures
+        return figures
 
     def text(self) -> bytes:
         """All figures in Prometheus's text format; blocks while it reads the views database."""

@@ -37,7 +37,7 @@ async def lineage(view: str, request: Request) -> Response:
     found = await parts_of(request).lineage.answer(
         subject,
         view,
-        lambda: parameters(request),
+        lambda: parameters(request.scope["query_string"]),
         stated_purpose(request),
         request_id=request_id(request),
     )

@@ -101,6 +101,11 @@ def install(app: FastAPI) -> None:
     async def on_http(request: Request, error: Exception) -> Response:
         return problem(from_http(error, request) if isinstance(error, HTTPException) else BusError(), request)
 
+    async def on_defect(request: Request, error: Exception) -> Response:
+        del error  # the edge writes it down, it says nothing to whoever asked
+        return problem(BusError(), request)
+
+    app.add_exception_handler(Exception, on_defect)
     app.add_exception_handler(BusError, on_bus_error)
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(HTTPException, on_http)

@@ -37,7 +37,7 @@ async def ask(view: str, question: str, request: Request) -> Response:
         subject,
         view,
         question,
-        lambda: parameters(request),
+        lambda: parameters(request.scope["query_string"]),
         stated_purpose(request),
         request_id=request_id(request),
     )

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Final
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute
 
 from bus.web.addresses import stated_purpose
 from bus.web.answering import answered, documented
 from bus.web.callers import subject_of
 
-router = APIRouter(prefix="/v1/views", tags=["views"])
+PREFIX: Final = "/v1/views"
+router = APIRouter(prefix=PREFIX, tags=["views"])
 
 
 @router.head("/{view}", include_in_schema=False)
@@ -20,3 +25,9 @@ async def query(view: str, request: Request) -> Response:
     `Next-Cursor` and `Link: <…>; rel="next"` lead to the next page. With `export=true`, or for Parquet, all rows as a
     file: a body that ends properly is whole, and `Export-Rows` says how many rows it has."""
     return await answered(request, await subject_of(request), view, stated_purpose(request))
+
+
+@cache
+def route() -> BaseRoute:
+    """The route of `query`, by which requests are counted."""
+    return next(route for route in router.routes if getattr(route, "endpoint", None) is query)

@@ -93,8 +93,9 @@ def serve(settings: Settings) -> None:
         anchored(parts.anchoring),
         reconciling(parts.shares),
         refreshed(identity),
+        asyncio.Runner(loop_factory=config.get_loop_factory()) as runner,  # uvloop, where there is one
     ):
-        asyncio.run(uvicorn.Server(config).serve())
+        runner.run(uvicorn.Server(config).serve())
 
 
 def make_parts(settings: Settings, identity: Identity) -> Parts:
