@@ -20,8 +20,9 @@ from bus.core.masks import Mask, apply_mask
 from bus.core.shares import share_schema
 from bus.infra.database import open_database
 from bus.sharing.streams.cells import encoder
-from bus.sharing.streams.pages import key_text, steps
+from bus.sharing.streams.pages import key_text, sought, steps
 from bus.sharing.streams.process import Lease, NotHeld
+from bus.sharing.streams.seats import DELIVERED, LEAST, PAGE, Pace
 from bus.sharing.streams.states import Fenced, Shown, SubscriptionState
 from bus.sharing.streams.store import StreamStore
 from bus.sharing.streams.terms import Terms
@@ -125,6 +126,37 @@ def test_a_key_that_changes_again_is_in_a_page_of_its_own() -> None:
     assert list(steps(found, 4, 10, one_by_one=True)) == [(4, rows[:2]), (9, rows[2:])]
     assert list(steps(found, 4, 10, one_by_one=False)) == [(9, rows)]
     assert [len(page) for _, page in steps(found, 4, 3, one_by_one=False)] == [3, 1]
+
+
+@given(rows=filters)
+def test_rows_that_pass_have_a_value_that_is_sought(rows: Filter) -> None:
+    """Whoever looks only at the rows with these values misses none."""
+    found, passes = sought(rows, NAMES), predicate(rows, NAMES)
+    assert found is None or all(row[found[0]] in found[1] for row in ROWS if passes(row))
+
+
+def test_one_value_is_looked_up_and_not_tested_for() -> None:
+    """Alone, with other conditions, among several; not where another column would do as well."""
+    ward, name = Comparison("ward", "eq", 3), Comparison("name", "startswith", "a")
+    assert sought(And((name, ward)), NAMES) == (0, {3})
+    assert sought(Or((ward, And((Comparison("ward", "in", (1, 2)), name)))), NAMES) == (0, {1, 2, 3})
+    assert sought(Or((ward, name)), NAMES) is None
+
+
+def test_pages_grow_while_little_is_delivered() -> None:
+    """Step by step up to a limit; one that comes to too much, or takes too long, is followed by a smaller one; one that
+    was not full says nothing."""
+    pace = Pace()
+    first = pace.limit(50)
+    pace.went(first // 4, 0, 60.0)
+    assert pace.limit(50) == first
+    for _ in range(10):
+        pace.went(pace.limit(50), pace.limit(50), 0.01)
+    assert pace.limit(50) == PAGE
+    pace.went(PAGE, 50 * PAGE, 0.01)
+    assert pace.limit(50) == DELIVERED // 50
+    pace.went(DELIVERED // 50, DELIVERED, 60.0)
+    assert LEAST < pace.limit(50) < DELIVERED // 50
 
 
 def test_a_lease_is_taken_over_when_it_is_not_renewed(database_url: str) -> None:

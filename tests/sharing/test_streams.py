@@ -20,6 +20,7 @@ from bus.access.decision import Decider
 from bus.access.engine import PolicyEngine
 from bus.access.opa import OpaClient
 from bus.errors import PolicyError
+from bus.sharing.streams import following
 from bus.sharing.streams.overview import subscriptions
 from bus.views.changelog.keeping import switch
 from bus.views.oracle.verify import Event
@@ -331,6 +332,61 @@ def test_each_condition_is_tested_once_for_a_changed_row(world: StreamsWorld, mo
         assert len(tested) == 1
         assert made.count("renamed") == 2
         assert len(made) == 5, "four columns, one of them in two ways"
+        await world.close()
+
+    asyncio.run(run())
+
+
+def test_who_gets_nothing_of_a_page_costs_nothing(world: StreamsWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No decision, no entry and no request for it, but its position; all others' records are one request."""
+    requests: list[set[str]] = []
+
+    async def run() -> None:
+        grants = [{**LEVY, "consumer": name} for name in ("tax", "social")]
+        start(world, *grants, {**LEVY, "consumer": "food", "rows": {"field": "licence", "op": "eq", "value": 2}})
+        await world.settle()
+        append_all, decide = world.sink.append_all, world.desk.permits.decide
+        decided: list[str] = []
+
+        async def appended(pages: Any) -> Any:
+            requests.append(set(pages))
+            return await append_all(pages)
+
+        async def decides(consumer: str, *more: Any) -> Any:
+            decided.append(consumer)
+            return await decide(consumer, *more)
+
+        monkeypatch.setattr(world.sink, "append_all", appended)
+        monkeypatch.setattr(world.desk.permits, "decide", decides)
+        entries = world.audit.head().sequence
+        rename(world, 3, "renamed")
+        await world.turn()
+        assert requests == [{f"share.tax.{VIEW}", f"share.social.{VIEW}"}]
+        assert sorted(decided) == ["social", "tax"]
+        assert world.audit.head().sequence - entries == 2
+        positions = {state.consumer: state.seq for state in world.known.subscriptions()}
+        assert len(set(positions.values())) == 1, positions
+        await world.close()
+
+    asyncio.run(run())
+
+
+def test_more_than_fits_goes_by_halves(world: StreamsWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that comes to more records than memory is for is divided; nothing is lost or sent twice."""
+    monkeypatch.setattr(following, "DELIVERED", 1)
+    monkeypatch.setattr(following, "LEAST", 1)
+
+    async def run() -> None:
+        grants = [{**LEVY, "consumer": name} for name in ("tax", "social")]
+        start(world, *grants)
+        await world.settle()
+        sent = world.sink.appended
+        for number in range(1, 7):
+            world.topics.append(licence(f"t{number}", number, name=f"renamed {number}", area=float(number)))
+        world.feed()
+        await world.settle()
+        assert world.sink.appended - sent == 12
+        await holds(world, grants)
         await world.close()
 
     asyncio.run(run())

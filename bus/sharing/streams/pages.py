@@ -148,6 +148,10 @@ class Page:
                 found.gone.append(key)
                 found.records.append(stamp.record(look.record_key(key), None, seq))
 
+    def count(self, look: Look) -> int:
+        """How many of the rows may be seen."""
+        return len(self._passing_of(look))
+
     def visible(self, look: Look) -> list[str]:
         """The keys of the rows that may be seen."""
         return [self.keys[index] for index in self._passing_of(look)]
@@ -181,8 +185,7 @@ class Page:
             pairs = zip(look.cells, look.encoders, strict=True)
             columns = [self._column(known, encode, missing) for known, encode in pairs]
             secret = self._secret
-            for place, index in enumerate(missing):
-                payload = b"".join([column[place] for column in columns])
+            for index, payload in zip(missing, map(b"".join, zip(*columns, strict=True)), strict=True):
                 digest = hashlib.blake2b(payload, digest_size=8, key=secret).digest()
                 made[index] = (payload, int.from_bytes(digest, "big", signed=True))
         return made
@@ -190,10 +193,10 @@ class Page:
     def _column(self, wanted: Cell, encode: Encode, indexes: Sequence[int]) -> list[bytes]:
         """The cells of one column at these rows; those that somebody else needed are there."""
         made, rows, place = self._cells.setdefault(wanted, {}), self._rows, wanted.place
-        for index in indexes:
-            if index not in made:
-                made[index] = encode(rows[index][place])  # type: ignore[index] # passing rows are there
-        return [made[index] for index in indexes]
+        missing = [index for index in indexes if index not in made] if made else indexes
+        new = [encode(rows[index][place]) for index in missing]  # type: ignore[index] # passing rows are there
+        made.update(zip(missing, new, strict=True))
+        return new if missing is indexes else [made[index] for index in indexes]
 
 
 def steps(found: Changes, after: int, limit: int, *, one_by_one: bool) -> Iterator[tuple[int, Sequence[Change]]]:

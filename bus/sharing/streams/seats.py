@@ -15,6 +15,7 @@ from bus.sharing.streams.stream import Stream
 DELIVERED: Final = 40_000  # records at a time, of all subscriptions together
 PAGE: Final = 10_000  # changes at a time, of which few are delivered
 LEAST: Final = 50
+_ALWAYS: Final = 10_000  # records that are worth a page however long that took
 _PAGE_S: Final = 0.25  # that one page may take: a policy that changed meanwhile waits for it
 _Done = TypeVar("_Done")
 
@@ -55,7 +56,7 @@ class Pace:
         """A page of so many changes came to about so many records. One that was not full says nothing."""
         if 2 * changes >= self._limit:
             fitting = changes * DELIVERED / max(weight, 1)
-            in_time = changes * _PAGE_S / max(seconds, 0.001)
+            in_time = max(changes * _PAGE_S / max(seconds, 0.001), changes * _ALWAYS / max(weight, 1))
             self._limit = max(LEAST, int(min(PAGE, 2 * self._limit, fitting, in_time)))
 
 
@@ -64,7 +65,7 @@ def weight_of(page: Page, seats: Sequence[Seat], known: Mapping[int, Mapping[str
     found = sum(map(len, known.values()))
     for seat in seats:
         try:
-            found += len(page.visible(seat.stream.looking()))
+            found += page.count(seat.stream.looking())
         except BusError:
             continue
     return found

@@ -163,17 +163,15 @@ class StreamStore:
                     states.append({f"n_{name}": value for name, value in _members(state).items()})
                 else:
                     state = _save(connection, state)
-                named = {"view": state.view, "subscription": state.id, "generation": state.generation}
-                put += [{**named, "key": key, "hash": hash_} for key, hash_ in page.put.items()]
+                view, id_, generation = state.view, state.id, state.generation
+                put += [(view, key, id_, hash_, generation) for key, hash_ in page.put.items()]
                 gone += [{"v": state.view, "k": key, "s": state.id} for key in page.gone]
                 own = {"v": state.view, "s": state.id, "g": state.generation}
                 same += [{**own, "k": key} for key in page.same]
             if states:
                 connection.execute(_SAVE, states)
             if put:
-                insert = insert_new(connection, MEMBER)
-                new = {name: insert.excluded[name] for name in ("hash", "generation")}
-                connection.execute(insert.on_conflict_do_update(index_elements=list(MEMBER.primary_key), set_=new), put)
+                _put(connection, put)
             if gone:
                 connection.execute(_FORGET, gone)
             if same:
@@ -223,6 +221,24 @@ _SAVE: Final = (
 )
 _FORGET: Final = sa.delete(MEMBER).where(_ONE)
 _CONFIRM: Final = sa.update(MEMBER).where(_ONE).values(generation=sa.bindparam("g"))
+
+
+def _put(connection: Connection, rows: Sequence[tuple[str, str, int, int, int]]) -> None:
+    """Members as view, key, subscription, hash and generation. The statement goes to the driver as it is: SQLAlchemy
+    takes longer to bind a row than SQLite to write it."""
+    insert = insert_new(connection, MEMBER)
+    new = {name: insert.excluded[name] for name in ("hash", "generation")}
+    upsert = insert.on_conflict_do_update(index_elements=list(MEMBER.primary_key), set_=new)
+    compiled: Any = upsert.compile(dialect=connection.dialect)
+    names, order = [column.name for column in MEMBER.columns], compiled.positiontup
+    if order is None:
+        connection.exec_driver_sql(str(compiled), [dict(zip(names, row, strict=True)) for row in rows])
+    else:
+        places = [names.index(name) for name in order]
+        same = places == list(range(len(names)))
+        connection.exec_driver_sql(
+            str(compiled), list(rows) if same else [tuple(row[p] for p in places) for row in rows]
+        )
 
 
 def _record(connection: Connection, change: PolicyChange) -> None:
