@@ -377,7 +377,7 @@ def test_more_than_fits_goes_by_halves(world: StreamsWorld, monkeypatch: pytest.
     monkeypatch.setattr(following, "LEAST", 1)
 
     async def run() -> None:
-        grants = [{**LEVY, "consumer": name} for name in ("tax", "social")]
+        grants = [{**LEVY, "consumer": name, "purpose": "levy"} for name in ("tax", "social")]
         start(world, *grants)
         await world.settle()
         sent = world.sink.appended
