@@ -54,7 +54,7 @@ class Log(Protocol):
 
     def standing(self, view: str) -> LogStanding: ...
     def changes(self, shape: Shape, after: int, limit: int) -> Changes: ...
-    def snapshot(self, shape: Shape) -> Any: ...
+    def snapshot(self, shape: Shape, *, at_random: bool) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +96,17 @@ class Desk:
         raise NotReady(why=f"the schema of {subject} is not the one that the grant needs")
 
     @asynccontextmanager
-    async def snapshot(self, shape: Shape) -> AsyncIterator[tuple[int, AsyncIterator[Sequence[tuple[Any, ...]]]]]:
-        """The view's ``seq`` and its rows in portions. Raises `NotReady` unless the view is live and has a log."""
+    async def snapshot(self, look: Look) -> AsyncIterator[tuple[int, AsyncIterator[Sequence[tuple[Any, ...]]]]]:
+        """The view's ``seq`` and its rows in portions; where keys are hidden, in an order that says nothing of them.
+        Raises `NotReady` unless the view is live and has a log."""
+        shape = look.shape
         async with self.snapshots:
             standing = await asyncio.to_thread(self.log.standing, shape.view.name)
             if standing.fingerprint != shape.fingerprint or (standing.state != "live" and not shape.view.stale):
                 raise NotReady(why=f"{shape.view.name} is being built")
             if standing.log_from is None:
                 raise NotReady(why=f"the log of {shape.view.name} has not begun")
-            opened = self.log.snapshot(shape)
+            opened = self.log.snapshot(shape, at_random=look.opaque)
             found: Snapshot = await asyncio.to_thread(opened.__enter__)
             try:
                 yield found.seq, _portions(found)

@@ -18,7 +18,7 @@ import structlog
 from bus.access.decision import Allow, Deny
 from bus.errors import BusError, ChangesGone, DatabaseUnavailable, Refused, Unavailable, UnknownView
 from bus.sharing.streams.desk import Desk, Interfered, NotReady, Superseded, TopicBegan
-from bus.sharing.streams.pages import Outgoing, Page, steps
+from bus.sharing.streams.pages import Outgoing, Page, disordered, steps
 from bus.sharing.streams.permits import passing, reason
 from bus.sharing.streams.seats import DELIVERED, LEAST, Pace, Seat, outgoing_of, send_all, weight_of
 from bus.sharing.streams.states import Fenced, Shown, SubscriptionState
@@ -165,6 +165,7 @@ class ViewStreams:
         while stream.state.seq < max(self.seq or 0, stream.state.unsure):
             before = stream.state.seq
             found = await asyncio.to_thread(self._desk.log.changes, shape, before, BEHIND)
+            found = disordered(found) if stream.looking().opaque else found
             for upto, rows in steps(found, before, BEHIND, one_by_one=before < stream.state.unsure):
                 page = await asyncio.to_thread(Page, shape, rows, self._desk.mask_secret)
                 await stream.deliver(await stream.page(page), "changes", seq=upto, problem="")
@@ -236,7 +237,8 @@ class ViewStreams:
         if not found.rows:
             self._skip(seats, found.upto)
             return False
-        await self._deliver_by(seats, shape, found, limit)
+        hidden = any(seat.stream.looking().opaque for seat in seats)
+        await self._deliver_by(seats, shape, disordered(found) if hidden else found, limit)
         return True
 
     async def _deliver_by(self, seats: list[Seat], shape: Shape, found: Changes, limit: int) -> list[Seat]:

@@ -8,6 +8,7 @@ the work grows with what is delivered, not with consumers times changes.
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -25,6 +26,7 @@ from bus.sharing.streams.terms import Terms
 from bus.views.catalogue import Shape
 from bus.views.changelog.reading import Change, Changes, Row
 
+_DICE: Final = random.SystemRandom()
 _NULL_PART: Final = "\\N"  # no value can be written so: a backslash of its own is doubled
 
 
@@ -141,9 +143,9 @@ class Page:
         """Tombstones of what the topic shows and the consumer may not see any more."""
         if len(known) == len(found.put) + len(found.same) and found.put.keys() <= known.keys():
             return
-        staying = found.put.keys() | set(found.same)
-        for key in known:
-            seq = self._seqs[self._places[key]]
+        staying, keys, seqs = found.put.keys() | set(found.same), self.keys, self._seqs
+        for place in sorted(self._places[key] for key in known):  # the order of the page: a database's is that of keys
+            key, seq = keys[place], seqs[place]
             if key not in staying and seq > after:
                 found.gone.append(key)
                 found.records.append(stamp.record(look.record_key(key), None, seq))
@@ -197,6 +199,13 @@ class Page:
         new = [encode(rows[index][place]) for index in missing]  # type: ignore[index] # passing rows are there
         made.update(zip(missing, new, strict=True))
         return new if missing is indexes else [made[index] for index in indexes]
+
+
+def disordered(found: Changes) -> Changes:
+    """The same with the rows of each transaction in an order that says nothing of their keys, for those who must not
+    see these: a transaction writes them by key."""
+    chosen = [(change[0], _DICE.random(), place) for place, change in enumerate(found.rows)]
+    return Changes(found.upto, [found.rows[place] for _, _, place in sorted(chosen)])
 
 
 def steps(found: Changes, after: int, limit: int, *, one_by_one: bool) -> Iterator[tuple[int, Sequence[Change]]]:

@@ -132,11 +132,13 @@ class StreamStore:
                     found[subscription][key] = hash_
         return found
 
-    def others(self, state: SubscriptionState, *, limit: int) -> list[str]:
-        """Some of the keys that the topic shows and that the present generation has not confirmed."""
+    def others(self, state: SubscriptionState, *, limit: int, at_random: bool = False) -> list[str]:
+        """Some of the keys that the topic shows and that the present generation has not confirmed; which ones come
+        first says nothing of them where they are taken ``at_random``."""
         stale = (MEMBER.c.subscription == state.id) & (MEMBER.c.generation < state.generation)
+        query = sa.select(MEMBER.c.key).where(stale).limit(limit)
         with translated_errors(), self._engine.connect() as connection:
-            return list(connection.scalars(sa.select(MEMBER.c.key).where(stale).limit(limit)))
+            return list(connection.scalars(query.order_by(sa.func.random()) if at_random else query))
 
     def count(self, state: SubscriptionState) -> int:
         """How many rows the topic shows."""

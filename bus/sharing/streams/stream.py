@@ -206,7 +206,7 @@ class Stream:
 
     async def _withdraw(self, look: Look) -> None:
         """Tombstones of the rows that the terms do not show, before all others are given again."""
-        async with self._desk.snapshot(look.shape) as (seq, portions):
+        async with self._desk.snapshot(look) as (seq, portions):
             async for rows in portions:
                 page = await asyncio.to_thread(Page.of_rows, look.shape, seq, rows, self._desk.mask_secret)
                 visible = await asyncio.to_thread(page.visible, look)
@@ -217,7 +217,7 @@ class Stream:
     async def _all_rows(self, look: Look, *, resend: bool) -> int:
         """Every row that may be seen, then tombstones of those that the topic still shows; the ``seq`` that it is of.
         ``resend``: those too that the topic shows as they are."""
-        async with self._desk.snapshot(look.shape) as (seq, portions):
+        async with self._desk.snapshot(look) as (seq, portions):
             async for rows in portions:
                 page = await asyncio.to_thread(Page.of_rows, look.shape, seq, rows, self._desk.mask_secret)
                 await self.deliver(await self.page(page, resend=resend), "snapshot")
@@ -226,14 +226,15 @@ class Stream:
 
     async def _sweep(self, seq: int) -> None:
         look = self.looking()
-        while keys := await asyncio.to_thread(self._desk.store.others, self.state, limit=SWEPT):
+        while keys := await asyncio.to_thread(self._desk.store.others, self.state, limit=SWEPT, at_random=look.opaque):
             records = [self.stamp.record(look.record_key(key), None, seq) for key in keys]
             await self.deliver(Outgoing(records, {}, keys), "withdrawal")
 
     async def _sweep_old_keys(self, look: Look) -> None:
         """Tombstones under the keys of before, outside any terms: they show nothing but what is to be forgotten."""
         self.state = replace(self.state, generation=self.state.generation + 1)
-        while keys := await asyncio.to_thread(self._desk.store.others, self.state, limit=SWEPT):
+        hidden = self.state.opaque
+        while keys := await asyncio.to_thread(self._desk.store.others, self.state, limit=SWEPT, at_random=hidden):
             names = [look.key_of(key, opaque=self.state.opaque) for key in keys]
             await self._append([self.stamp.record(name, None, self.state.seq) for name in names])
             await asyncio.to_thread(self._desk.store.advance, [Shown(self.state, gone=keys)])

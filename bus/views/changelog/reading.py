@@ -96,14 +96,17 @@ class ChangeLog:
         return Changes(upto, [(row[0], tuple(row[2 : 2 + width]), tuple(row[2:]) if row[1] else None) for row in found])
 
     @contextmanager
-    def snapshot(self, shape: Shape, *, portion: int = 2_000) -> Iterator[Snapshot]:
-        """All rows at one moment, in portions of so many; the transaction is open until the context ends. Raises
-        `ChangesGone` where the view's tables are of another shape now."""
+    def snapshot(self, shape: Shape, *, portion: int = 2_000, at_random: bool = False) -> Iterator[Snapshot]:
+        """All rows at one moment, in portions of so many; the transaction is open until the context ends.
+        ``at_random``: in an order that says nothing of their keys. Raises `ChangesGone` where the view's tables are of
+        another shape now."""
         rows = row_table(shape)
         columns = [rows.c[column.name] for column in shape.columns]
         with self._reading(shape.view.name, rows.name) as connection:
             standing = self._of_shape(connection, shape)
-            found = connection.execution_options(yield_per=portion).execute(sa.select(*columns).where(live_rows(rows)))
+            wanted = sa.select(*columns).where(live_rows(rows))
+            wanted = wanted.order_by(sa.func.random()) if at_random else wanted
+            found = connection.execution_options(yield_per=portion).execute(wanted)
             yield Snapshot(standing.seq, ([tuple(row) for row in part] for part in found.partitions()))
 
     @contextmanager
