@@ -41,8 +41,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole stacks come first: they take longest and look at the clock."""
-    items.sort(key=lambda item: not _is_stack(item.path))
+    """Whole stacks come first: they take longest and look at the clock; those that share one come after those that have
+    one of their own, so that not more run at a time than need to."""
+    items.sort(key=lambda item: (not _is_stack(item.path), "stack" in getattr(item, "fixturenames", ())))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:

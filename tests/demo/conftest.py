@@ -41,7 +41,7 @@ class Demo:
         return json.loads(done.stdout)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def demo() -> Iterator[Demo]:
     """`bus demo` from nothing, and everything stopped afterwards."""
     home = Path(tempfile.mkdtemp(prefix="bus-demo-"))

@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -38,27 +39,35 @@ def figures(request: pytest.FixtureRequest) -> Figures:
     return Figures(lambda line: request.node.user_properties.append(("fault", line)))
 
 
-@pytest.fixture(scope="session")
-def make_home() -> Iterator[Callable[..., Home]]:
+@contextmanager
+def homes() -> Iterator[Callable[..., Home]]:
     """Makes homes with a local stack each; everything in them is stopped at the end, and nothing may be left."""
-    homes: list[Home] = []
+    with ExitStack() as at_the_end:
 
-    def make(**environment: str) -> Home:
-        homes.append(Home(Path(tempfile.mkdtemp(prefix="bus-fault-")), environment))
-        return homes[-1]
+        def make(**environment: str) -> Home:
+            home = Home(Path(tempfile.mkdtemp(prefix="bus-fault-")), environment)
+            at_the_end.callback(home.remove)
+            return home
 
-    yield make
-    for home in homes:
-        home.remove()
+        yield make
 
 
-@pytest.fixture(scope="session")
-def stack(make_home: Callable[..., Home]) -> Home:
+@pytest.fixture(scope="module")
+def make_home() -> Iterator[Callable[..., Home]]:
+    """Homes for the tests of one file: a stack that nobody uses any more would take its part of the processors from
+    all that follow."""
+    with homes() as make:
+        yield make
+
+
+@pytest.fixture(scope="package")
+def stack() -> Iterator[Home]:
     """A running stack on SQLite with departments, contracts, views and grants, and no data."""
-    home = make_home(BUS_PUBLISH_TIMEOUT_S="4")
-    home.up()
-    home.declare()
-    return home
+    with homes() as make:
+        home = make(BUS_PUBLISH_TIMEOUT_S="4")
+        home.up()
+        home.declare()
+        yield home
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +93,7 @@ def mortal_url(mortal_cluster: Cluster) -> str:
     return mortal_cluster.url(name)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def mortal_broker() -> Iterator[LocalStack]:
     """A Kafka that only the faults use, since they kill it; its supervisor starts it again."""
     import shutil

@@ -58,7 +58,7 @@ class Questions:
 
 
 @pytest.fixture(scope="module")
-def postgresql_home(make_home: Callable[..., Home], mortal_cluster: Cluster) -> Iterator[Home]:
+def postgresql_home(make_home: Callable[..., Home], mortal_cluster: Cluster) -> Home:
     """A running stack on PostgreSQL, without data."""
     name = unique("home")
     with psycopg.connect(mortal_cluster.url("postgres"), autocommit=True) as connection:
@@ -66,8 +66,7 @@ def postgresql_home(make_home: Callable[..., Home], mortal_cluster: Cluster) -> 
     home = make_home(BUS_DATABASE_URL=mortal_cluster.url(name))
     home.up()
     home.declare()
-    yield home
-    home.bus("down")
+    return home
 
 
 def test_postgresql_down(postgresql_home: Home, mortal_cluster: Cluster, figures: Figures, full_length: bool) -> None:
