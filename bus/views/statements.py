@@ -206,6 +206,30 @@ def best_one_by_one(records: Records, touched: sa.FromClause) -> sa.Subquery:
     return sa.select(*touched.columns, *one.c).join_from(touched, one, sa.true()).subquery()
 
 
+def best_by_row(records: Records, touched: sa.FromClause) -> sa.Subquery:
+    """The same on SQLite: each key's record is looked up by itself and then found by its row's number, at half the cost
+    of numbering all records of all keys."""
+    table, other = records.table, records.table.alias()
+    order = [*(other.c[name].desc().nulls_last() for name in records.rank), *(other.c[n].desc() for n in records.key)]
+    one = (
+        sa.select(_row_number(other))
+        .where(on_group(touched, other, records.group), other.c[LIVE].is_(True))
+        .order_by(*order)
+        .limit(sa.literal_column("1"))
+        .scalar_subquery()
+    )
+    shown = (table.c[column].label(name) for name, column in records.shown)
+    found = sa.select(*touched.columns, *shown, sa.literal_column("1").label("place"))
+    return found.join_from(touched, table, _row_number(table) == one).subquery()
+
+
+def _row_number(table: sa.FromClause) -> sa.ColumnClause[int]:
+    """SQLite's own number of a row."""
+    found: sa.ColumnClause[int] = sa.column("rowid", sa.BigInteger)
+    found.table = table
+    return found
+
+
 def of_source(layout: Layout, records: Records, best: sa.Subquery, dialect: str) -> Insert:
     """What one source shows, where it has a live record; what other sources show stays. Right for a batch of this
     source in which no record leaves its view key: half the work of computing whole rows."""
@@ -227,7 +251,8 @@ class RowStatements:
         self.touched = touched
         best = [best_records(records, touched) for records in layout.records]
         self.upsert = self._upsert(layout, best, dialect)
-        self.upserts = [of_source(layout, *pair, dialect) for pair in zip(layout.records, best, strict=True)]
+        alone = best if dialect == "postgresql" else [best_by_row(records, touched) for records in layout.records]
+        self.upserts = [of_source(layout, *pair, dialect) for pair in zip(layout.records, alone, strict=True)]
         self.delete = self._delete(layout)
 
     def _upsert(self, layout: Layout, best: Sequence[sa.Subquery], dialect: str) -> Insert:
