@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 
 from bus.audit.anchoring import Anchoring
 from bus.audit.anchors import ANCHOR_TOPIC, Anchor, FileAnchors, Place, TopicAnchors
 from bus.audit.log import AuditLog, Head
 from bus.errors import AuditUnavailable, BrokerUnavailable
 from bus.infra.connection import KafkaConnection
-from bus.infra.database import open_database
 from bus.infra.kafka import Admin
 from tests.conftest import free_port
 
@@ -22,17 +20,9 @@ NOW = dt.datetime(2026, 1, 31, 8, 0, tzinfo=dt.UTC)
 
 
 @pytest.fixture
-def engine(sqlite_url: str) -> Iterator[sa.Engine]:
-    engine = open_database(sqlite_url, "governance")
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-def log(engine: sa.Engine) -> Iterator[AuditLog]:
-    made = AuditLog(engine)
-    yield made
-    made.close()
+def database_url(sqlite_url: str) -> str:
+    """What is kept elsewhere does not depend on the database."""
+    return sqlite_url
 
 
 def anchoring(log: AuditLog, *places: Place) -> Anchoring:
@@ -42,13 +32,6 @@ def anchoring(log: AuditLog, *places: Place) -> Anchoring:
 def grown(log: AuditLog, entries: int) -> None:
     for number in range(entries):
         log.append_sync({"n": number})
-
-
-def unguarded(engine: sa.Engine, statement: str) -> None:
-    """Deletes as somebody would who may drop the table's triggers."""
-    with engine.begin() as connection:
-        connection.execute(sa.text("DROP TRIGGER audit_no_delete"))
-        connection.execute(sa.text(statement))
 
 
 class Away:
@@ -63,27 +46,31 @@ class Away:
         raise BrokerUnavailable()
 
 
-def test_a_cut_tail_is_found_by_what_the_file_kept(engine: sa.Engine, log: AuditLog, tmp_path: Path) -> None:
+def test_a_cut_tail_is_found_by_what_the_file_kept(
+    log: AuditLog, unguarded: Callable[..., None], tmp_path: Path
+) -> None:
     """The remaining chain is good, but the file knows that there was more."""
     kept = anchoring(log, FileAnchors(tmp_path / "anchors" / "heads.jsonl"))
     for _ in range(2):
         grown(log, 5)
         kept.keep()
-    unguarded(engine, "DELETE FROM audit_entries WHERE sequence > 7")
+    unguarded("DELETE FROM audit_entries WHERE sequence > 7")
     found = kept.compare()
     assert (found.ok, found.first_bad, found.agreed, found.anchors) == (False, 8, 5, 2)
     assert found.contradicted is not None
     assert (found.contradicted.head.sequence, found.contradicted.place) == (10, "file")
 
 
-def test_a_log_written_anew_is_found_by_what_the_file_kept(engine: sa.Engine, log: AuditLog, tmp_path: Path) -> None:
+def test_a_log_written_anew_is_found_by_what_the_file_kept(
+    log: AuditLog, unguarded: Callable[..., None], tmp_path: Path
+) -> None:
     """Whoever computes the chain again, from the third entry on, contradicts the next head that was kept."""
     kept = anchoring(log, FileAnchors(tmp_path / "heads.jsonl"))
     grown(log, 2)
     kept.keep()
     grown(log, 2)
     kept.keep()
-    unguarded(engine, "DELETE FROM audit_entries WHERE sequence > 2")
+    unguarded("DELETE FROM audit_entries WHERE sequence > 2")
     grown(log, 9)
     found = kept.compare()
     assert log.verify().ok
