@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
 from bus.contracts.store import insert_new
-from bus.infra.database import create_tables, translated_errors, write
+from bus.governance.alarms_store import AlarmStore
+from bus.infra.database import translated_errors, write
 
 Kind = Literal["broken", "kept"]
 METADATA: Final = sa.MetaData()
@@ -64,12 +65,11 @@ class Alarm:
     data: Mapping[str, Any]
 
 
-class PromiseStore:
-    """Promises and alarms. Blocking; every method raises `DatabaseUnavailable`."""
+class PromiseStore(AlarmStore[Alarm]):
+    """Promises and their alarms. Blocking; every method raises `DatabaseUnavailable`."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        create_tables(engine, METADATA)
+        super().__init__(engine, ALARM, (ALARM.c.id,), _alarm)
 
     def all(self) -> dict[str, Promise]:
         """Every promise that is watched, by entity."""
@@ -109,23 +109,6 @@ class PromiseStore:
                 return False
             connection.execute(sa.insert(ALARM).values(**_row(alarm)))
         return True
-
-    def unsent(self) -> list[Alarm]:
-        """The alarms that wait, oldest first."""
-        with translated_errors(), self._engine.connect() as connection:
-            rows = connection.execute(sa.select(ALARM).where(ALARM.c.sent.is_(False)).order_by(ALARM.c.id)).mappings()
-            return [_alarm(row) for row in rows]
-
-    def alarms(self, limit: int = 100) -> Sequence[Alarm]:
-        """The newest alarms, newest first."""
-        with translated_errors(), self._engine.connect() as connection:
-            rows = connection.execute(sa.select(ALARM).order_by(ALARM.c.id.desc()).limit(limit)).mappings()
-            return [_alarm(row) for row in rows]
-
-    def sent(self, alarm: Alarm) -> None:
-        """Kafka has acknowledged it."""
-        with translated_errors(), write(self._engine) as connection:
-            connection.execute(sa.update(ALARM).where(ALARM.c.event_id == alarm.event_id).values(sent=True))
 
 
 def _row(alarm: Alarm) -> dict[str, Any]:

@@ -173,7 +173,7 @@ class Shares:
 
     def status(self) -> dict[str, Any]:
         """What `bus status --json` shows of the broker. Raises `DatabaseUnavailable`."""
-        state, last = self._state, self._alarms.newest()
+        state, last = self._state, next(iter(self._alarms.alarms(1)), None)
         return {
             "in_order": state.in_order,
             "reconciled_ms": state.at_ms,

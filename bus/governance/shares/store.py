@@ -10,7 +10,8 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
-from bus.infra.database import create_tables, translated_errors, write
+from bus.governance.alarms_store import AlarmStore
+from bus.infra.database import translated_errors, write
 
 METADATA: Final = sa.MetaData()
 ALARM: Final = sa.Table(
@@ -33,12 +34,11 @@ class DriftAlarm:
     data: Mapping[str, Any]
 
 
-class DriftStore:
+class DriftStore(AlarmStore[DriftAlarm]):
     """The alarms. Blocking; every method raises `DatabaseUnavailable`."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        create_tables(engine, METADATA)
+        super().__init__(engine, ALARM, (ALARM.c.at_ms, ALARM.c.event_id), _alarm)
 
     def add(self, alarm: DriftAlarm) -> None:
         """Keeps an alarm to be sent."""
@@ -46,19 +46,6 @@ class DriftStore:
         with translated_errors(), write(self._engine) as connection:
             connection.execute(sa.insert(ALARM).values(**values))
 
-    def unsent(self) -> list[DriftAlarm]:
-        """The alarms that wait, oldest first."""
-        query = sa.select(ALARM).where(ALARM.c.sent.is_(False)).order_by(ALARM.c.at_ms, ALARM.c.event_id)
-        with translated_errors(), self._engine.connect() as connection:
-            return [DriftAlarm(row.event_id, row.at_ms, json.loads(row.data)) for row in connection.execute(query)]
 
-    def newest(self) -> DriftAlarm | None:
-        """The last one, sent or not."""
-        with translated_errors(), self._engine.connect() as connection:
-            row = connection.execute(sa.select(ALARM).order_by(ALARM.c.at_ms.desc()).limit(1)).first()
-        return DriftAlarm(row.event_id, row.at_ms, json.loads(row.data)) if row else None
-
-    def sent(self, alarm: DriftAlarm) -> None:
-        """Kafka has acknowledged it."""
-        with translated_errors(), write(self._engine) as connection:
-            connection.execute(sa.update(ALARM).where(ALARM.c.event_id == alarm.event_id).values(sent=True))
+def _alarm(row: sa.RowMapping) -> DriftAlarm:
+    return DriftAlarm(row["event_id"], row["at_ms"], json.loads(row["data"]))
