@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -108,3 +109,18 @@ def test_what_is_withheld_cannot_be_asked_for(question: str) -> None:
 def test_a_view_that_is_gone_is_taken_for_one_of_persons() -> None:
     """Where it cannot be known, figures are guarded."""
     assert "shops" in few(BY_WARD, _allow(open_to_all=True), {})
+
+
+def test_figures_about_figures_of_persons_are_withheld_too() -> None:
+    """A sum of counts of cases tells of the cases; one of counts of shops does not."""
+    blocks = {
+        name: Shape(
+            View(f"{name}s_by_block", {}, "o", "aggregate", ("block",), over=(Over(name, name),)), (_column("n"),)
+        )
+        for name in ("case", "shop")
+    }
+    over = tuple(Over(shape.view.name, shape.view.name) for shape in blocks.values())
+    sums = tuple(Measure(f"of_{one.name}", "sum", one.name, "n") for one in over)
+    city = Shape(replace(VIEW, over=over, measures=sums), tuple(_column(measure.name) for measure in sums))
+    known = {**SHAPES, **{shape.view.name: shape for shape in blocks.values()}}
+    assert few(city, _allow(open_to_all=True), known) == {"of_cases_by_block": ""}

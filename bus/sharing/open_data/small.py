@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from bus.core.grants import LEAST_GROUP
 from bus.core.views import Measure, View
+from bus.sharing.aggregates.persons import LEAST, counted_by, measures_of_persons
 from bus.sharing.permitted import Shown
 from bus.views.catalogue import Shape
 
+__all__ = ["LEAST", "PURPOSE", "Guards", "guards_of", "withheld"]
 PURPOSE: Final = "open_data"
-LEAST: Final = LEAST_GROUP
 Guards = tuple[tuple[str, str | None], ...]
 """Columns that are withheld, each with the column of the table that counts what it is made of; None: nothing does."""
 
@@ -24,38 +24,14 @@ def guards_of(shape: Shape, shapes: Callable[[], Mapping[str, Shape]]) -> Guards
     view = shape.view
     if view.kind != "aggregate":
         return ()
-    known = shapes()
-    persons = {over.name for over in view.over if about_persons(over.view, known)}
     return tuple(
-        (measure.name, _count_of(view, place, measure))
-        for place, measure in enumerate(view.measures)
-        if measure.over in persons
+        (measure.name, _count_of(view, place, measure)) for place, measure in measures_of_persons(view, shapes())
     )
-
-
-def about_persons(view: str, shapes: Mapping[str, Shape], seen: frozenset[str] = frozenset()) -> bool:
-    """Whether the rows of a view are of persons, or figures about such rows. A view that is not there counts as one."""
-    shape = shapes.get(view)
-    if shape is None or view in seen:
-        return True
-    if any(column.personal for column in shape.columns):
-        return True
-    return any(about_persons(over.view, shapes, seen | {view}) for over in shape.view.over)
 
 
 def _count_of(view: View, place: int, measure: Measure) -> str | None:
-    """The column that says of how many rows a figure is, or more: a count of different values is of as many rows at
-    least, a sum keeps the number of its values (`bus.views.groups`), others need a count over the same rows."""
-    if measure.function in ("count", "distinct"):
-        return measure.name
-    if measure.function == "sum":
-        return f"_n{place}"
-    same = (
-        other.name
-        for other in view.measures
-        if other.function == "count" and other.over == measure.over and other.where == measure.where
-    )
-    return next(same, None)
+    """The table's own column; a sum keeps the number of its values (`bus.views.groups`)."""
+    return f"_n{place}" if measure.function == "sum" else counted_by(measure, view)
 
 
 def withheld(shown: Sequence[Shown], rows: Sequence[Sequence[Any]], guards: Guards) -> int:
