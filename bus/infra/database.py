@@ -23,6 +23,7 @@ NAMES: Final[tuple[Name, ...]] = ("views", "governance", "streams")
 SQLITE_WAIT_S: Final = 5.0
 POSTGRESQL_WAIT_S: Final = 10.0
 _PREPARED: Final = 1_000
+_BULK_PAGES: Final = 4_000  # of the log before it goes to the file: what is written often goes there once
 _END_SESSIONS: Final = sa.text(
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
     " WHERE application_name = :label AND xact_start IS NOT NULL AND pid <> pg_backend_pid()"
@@ -49,6 +50,7 @@ def _tune_sqlite(durable: bool, read_only: bool, wait_s: float) -> Any:
             "temp_store=MEMORY",
             "cache_size=-24576",
             *(("query_only=ON",) if read_only else ("journal_mode=WAL",)),
+            *(() if durable else (f"wal_autocheckpoint={_BULK_PAGES}",)),
         ):
             connection.execute(f"PRAGMA {pragma}")
 

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -42,6 +43,7 @@ from bus.views.workers.roster import Roster
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 STALLED_S: Final = 60.0
+_SWITCH_S: Final = 0.0005  # so long the thread that writes waits for one that decodes, at most: 5 ms by default
 _SOON_S: Final = 0.2  # between two ticks while another worker is about to give a view back
 _STOP_S: Final = 2.0
 _IDLE_LEASES: Final = 1  # so long may a transaction wait for this process: a lease that is not renewed is over then
@@ -102,6 +104,7 @@ class Worker:
 
     def run(self) -> None:
         """Blocks until a signal; returns within 3 s of it, leases released."""
+        sys.setswitchinterval(_SWITCH_S)
         asyncio.run(self._main())
 
     async def _main(self) -> None:
