@@ -5,48 +5,29 @@ from __future__ import annotations
 import asyncio
 import ssl
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import uvicorn
 
-from bus.access.broker import CONTROL_TOPIC
+from bus.access.broker import CONTROL_TOPIC, Broker
 from bus.access.decision import Decider
 from bus.access.engine import PolicyEngine
 from bus.access.identity import Issuer
 from bus.access.opa import OpaClient
-from bus.access.store import GrantStore
 from bus.audit.log import AuditLog
-from bus.contracts.directory import Directory
-from bus.contracts.quarantine import Kept
-from bus.contracts.refusals import Refusals
-from bus.contracts.registry import Registry
 from bus.errors import SetupError
-from bus.governance.declassification import Declassifications
 from bus.governance.office import Governance
 from bus.governance.promises.store import PromiseStore
 from bus.governance.report import DepartmentReport
+from bus.governance.shares.reconciling import Shares
 from bus.infra import logs
 from bus.infra.connection import KafkaConnection
 from bus.infra.database import open_database
-from bus.infra.records import RecordReader
 from bus.infra.stack.credentials import Secrets
-from bus.infra.stack.opa import BUNDLE_KEY, BUNDLE_TOKEN, OPA_TOKEN
+from bus.infra.stack.opa import BUNDLE_TOKEN, OPA_TOKEN
 from bus.settings import Settings
-from bus.sharing.budget.spending import Budget
-from bus.sharing.budget.store import BudgetStore
-from bus.sharing.exports.door import ExportDoor
-from bus.sharing.exports.reading import ExportReader
-from bus.sharing.lineage import LineageDoor
-from bus.sharing.minimal.answering import MinimalDoor
-from bus.sharing.query import QueryDoor
-from bus.sharing.readers import open_reader
-from bus.sharing.watch import Watch
-from bus.views.applied import AppliedShapes
-from bus.views.catalogue import Declarations
 from bus.views.rebuilding.requests import Kind, Request, Requests
-from bus.views.store import ViewStore
 from bus.web import admin, registry, status
 from bus.web.app import create_app
 from bus.web.parts import Parts
@@ -55,13 +36,12 @@ from bus.wiring.alarms import watching
 from bus.wiring.anchoring import anchored, make_anchoring
 from bus.wiring.broker import followed, make_broker, make_shares, reconciling
 from bus.wiring.changes import make_streams
+from bus.wiring.doors import Doors, open_doors
 from bus.wiring.identity import Identity, make_identity, refreshed
 from bus.wiring.rules import signed_rules
 from bus.wiring.site import ISSUER_KEY, connection
+from bus.wiring.stores import Stores, open_stores
 from bus.wiring.streams import overview
-from bus.wiring.viewing import CurrentShapes
-
-AUDIT_WAIT_S: Final = 0.12
 
 
 def serve(settings: Settings) -> None:
@@ -99,127 +79,130 @@ def serve(settings: Settings) -> None:
 
 
 def make_parts(settings: Settings, identity: Identity) -> Parts:
-    """Everything behind the handlers, on the governance database and the (read-only) views database."""
+    """Everything behind the handlers."""
     if not settings.kafka or not settings.opa:
         raise SetupError("serve needs BUS_KAFKA and BUS_OPA; `bus up` and `make demo` start all of it.")
-    secrets = Secrets(settings.home)
-    governance = open_database(settings.database, "governance")
-    views = ViewStore(open_database(settings.database, "views", read_only=True))
-    registry_store, directory, declarations = Registry(governance), Directory(governance), Declarations(governance)
-    promises = PromiseStore(governance)
-    grants, refusals = GrantStore(governance), Refusals(governance)
-    # a disclosure that cannot be recorded soon is refused soon, whoever else holds the database
-    audit = AuditLog(open_database(settings.database, "governance", wait_s=AUDIT_WAIT_S))
-    seals = secrets.ensure_key(BUNDLE_KEY).read_bytes()
-    declassifications = Declassifications(governance, seals, audit.append_sync)
-    current = CurrentShapes(declarations, registry_store, lowered=declassifications.lowered)
-    applied = AppliedShapes(current, views, clock=time.monotonic)
+    secrets, kafka = Secrets(settings.home), connection(settings, settings.kafka, settings.kafka_username)
+    stores = open_stores(settings, secrets)
     opa_token = settings.opa_token.get_secret_value() if settings.opa_token else secrets.token(OPA_TOKEN)
-    decider = Decider(PolicyEngine(OpaClient(settings.opa, opa_token)), grants, directory)
-    bus_connection = connection(settings, settings.kafka, settings.kafka_username)
-    broker = make_broker(settings, bus_connection, secrets)
+    decider = Decider(PolicyEngine(OpaClient(settings.opa, opa_token)), stores.grants, stores.directory)
+    broker = make_broker(settings, kafka, secrets)
     broker.prepare()
-
-    reader = open_reader(settings.database, timeout_s=settings.query_timeout_s)
-    budget = Budget(BudgetStore(governance), secrets.token("mask").encode())
-    door = QueryDoor(
-        decider=decider,
-        reader=reader,
-        audit=audit,
-        shapes=applied,
-        watch=Watch(views, time.monotonic),
-        budget=budget,
-        contacts=lambda department: directory.department(department).contact,
-        mask_secret=secrets.token("mask").encode(),
-    )
-    lineage = LineageDoor(
-        door,
-        decider=decider,
-        reader=reader,
-        audit=audit,
-        records=RecordReader(bus_connection),
-        versions=registry_store,
-    )
-
-    requests, announce = Requests(governance), _announcer(bus_connection, current.forget)
+    announce = _announcer(kafka, stores.shapes.forget)
     shares = make_shares(
-        governance,
-        bus_connection,
-        grants=grants,
-        directory=directory,
-        shapes=applied,
-        registry=registry_store,
+        stores.governance,
+        kafka,
+        grants=stores.grants,
+        directory=stores.directory,
+        shapes=stores.applied,
+        registry=stores.registry,
         broker=broker,
         announce=announce,
     )
-
-    def ask(view: str, kind: Kind) -> Request:
-        declarations.get(view)
-        request = requests.ask(view, kind)
-        announce("views")
-        return request
-
-    def refused(limit: int) -> list[Kept]:
-        both = [*refusals.recent(limit), *views.set_aside(limit)]
-        return sorted(both, key=lambda kept: kept.at_ms, reverse=True)[:limit]
-
-    return Parts(
-        registry=registry_store,
-        directory=directory,
-        declarations=declarations,
-        shapes=current,
+    return _assembled(
+        settings,
+        identity,
+        stores,
         decider=decider,
-        grants=grants,
+        doors=open_doors(settings, secrets, stores, decider, kafka),
+        governance=_governance(stores, broker, followed(announce, shares)),
+        shares=shares,
+        ask=_asker(stores, announce),
+        kafka=kafka,
+    )
+
+
+def _assembled(
+    settings: Settings,
+    identity: Identity,
+    stores: Stores,
+    *,
+    decider: Decider,
+    doors: Doors,
+    governance: Governance,
+    shares: Shares,
+    ask: Callable[[str, Kind], Request],
+    kafka: KafkaConnection,
+) -> Parts:
+    secrets, audit = Secrets(settings.home), stores.audit
+    return Parts(
+        registry=stores.registry,
+        directory=stores.directory,
+        declarations=stores.declarations,
+        shapes=stores.shapes,
+        decider=decider,
+        grants=stores.grants,
         audit=audit,
-        anchoring=make_anchoring(settings, audit, bus_connection),
-        views=views,
+        anchoring=make_anchoring(settings, audit, kafka),
+        views=stores.views,
         ask=ask,
-        door=door,
-        exports=ExportDoor(door, reader=ExportReader(settings.database), audit=audit),
-        lineage=lineage,
-        minimal=MinimalDoor(door, reader=reader, audit=audit, budget=budget),
+        door=doors.query,
+        exports=doors.exports,
+        lineage=doors.lineage,
+        minimal=doors.minimal,
         verifier=identity.verifier,
         sessions=identity.sessions,
         proxies=settings.proxies,
         issuer=Issuer(secrets.ensure_key(ISSUER_KEY).read_bytes()) if settings.demo else None,
-        bundle=signed_rules(settings, governance, audit.append_sync),
+        bundle=signed_rules(settings, stores.governance, audit.append_sync),
         bundle_token=settings.bundle_token.get_secret_value() if settings.bundle_token else secrets.token(BUNDLE_TOKEN),
-        quarantined=lambda: refusals.count() + views.quarantined(),
-        governance=Governance(
-            registry=registry_store,
-            directory=directory,
-            declarations=declarations,
-            grants=grants,
-            declassifications=declassifications,
-            broker=broker,
-            announce=followed(announce, shares),
-        ),
+        quarantined=stores.quarantined,
+        governance=governance,
         shares=shares,
         subscriptions=overview(settings),
-        refusals=refusals,
-        refused=refused,
-        report=DepartmentReport(
-            registry=registry_store,
-            views=views,
-            shapes=current,
-            refused=lambda: refused(1_000),
-            disclosures=lambda names: _disclosures(audit, names),
-            promises=promises.all,
-        ),
+        refusals=stores.refusals,
+        refused=stores.refused,
+        report=_report(stores),
         credentials=lambda department: _credentials(connection(settings, str(settings.kafka), department)),
-        promises=promises.all,
+        promises=stores.promises.all,
         streams=make_streams(
             settings,
-            bus_connection,
+            kafka,
             decider=decider,
             audit=audit,
-            registry=registry_store,
-            views=views,
-            shapes=door.current_shapes,
+            registry=stores.registry,
+            views=stores.views,
+            shapes=doors.query.current_shapes,
         ),
         demo=settings.demo,
         hosts=("127.0.0.1", "localhost", "[::1]", *filter(None, settings.web_hosts.split(","))),
     )
+
+
+def _governance(stores: Stores, broker: Broker, announce: Callable[[str], None]) -> Governance:
+    return Governance(
+        registry=stores.registry,
+        directory=stores.directory,
+        declarations=stores.declarations,
+        grants=stores.grants,
+        declassifications=stores.declassifications,
+        broker=broker,
+        announce=announce,
+    )
+
+
+def _report(stores: Stores) -> DepartmentReport:
+    return DepartmentReport(
+        registry=stores.registry,
+        views=stores.views,
+        shapes=stores.shapes,
+        refused=lambda: stores.refused(1_000),
+        disclosures=lambda names: _disclosures(stores.audit, names),
+        promises=stores.promises.all,
+    )
+
+
+def _asker(stores: Stores, announce: Callable[[str], None]) -> Callable[[str, Kind], Request]:
+    """Tells workers what to do with a view."""
+    requests = Requests(stores.governance)
+
+    def ask(view: str, kind: Kind) -> Request:
+        stores.declarations.get(view)
+        request = requests.ask(view, kind)
+        announce("views")
+        return request
+
+    return ask
 
 
 def _disclosures(audit: AuditLog, views: Sequence[str]) -> list[Mapping[str, Any]]:
