@@ -15,7 +15,8 @@ import pytest
 
 sys.path += [str(Path(__file__).parents[1] / room) for room in ("access", "web")]
 
-import served_world
+from served_declarations import grant_sets
+from served_rows import rows_of
 from served_world import World, served
 
 from bus.access.facts import grant_fact
@@ -65,15 +66,12 @@ def _sample(shape: Shape) -> list[dict[str, Any]]:
 def real(opa_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """The served world, filled with rows of the departments' files."""
     folder = tmp_path_factory.mktemp("real")
-    with pytest.MonkeyPatch.context() as patch:
-        made = served_world._rows_of
-        patch.setattr(
-            served_world,
-            "_rows_of",
-            lambda shape, count: _sample(shape) if shape.view.name in FILES else made(shape, count),
-        )
-        with served(f"sqlite:///{folder / 'data'}", opa_binary, folder / "opa") as world:
-            yield world
+    with served(f"sqlite:///{folder / 'data'}", opa_binary, folder / "opa", rows=_rows) as world:
+        yield world
+
+
+def _rows(shape: Shape, complaints: int) -> list[dict[str, Any]]:
+    return _sample(shape) if shape.view.name in FILES else rows_of(shape, complaints)
 
 
 def _allowed(world: World, grant: Grant, shape: Shape, rows: list[dict[str, Any]], asking: str) -> list[dict[str, Any]]:
@@ -98,7 +96,7 @@ def _includes(world: World, facts: Mapping[str, Any]) -> bool:
 
 GRANTS = [
     (grant["id"], grant["consumer"])
-    for document in served_world.grant_sets()
+    for document in grant_sets()
     for grant in document["grants"]
     if grant["view"] in FILES
 ]

@@ -48,7 +48,7 @@ from bus.web.app import create_app
 from bus.web.parts import Parts
 from bus.web.serving import Patient
 
-__all__ = ["BUNDLE_TOKEN", "EVERY_KIND", "SAMPLES", "SAMPLE_VIEW", "XSS", "World", "businesses", "running", "served"]
+__all__ = ["BUNDLE_TOKEN", "EVERY_KIND", "SAMPLES", "SAMPLE_VIEW", "XSS", "World", "businesses", "served"]
 BUNDLE_TOKEN = "a-token-for-rules"
 
 
@@ -101,11 +101,12 @@ def served(
     demo: bool = True,
     kafka: KafkaConnection | None = None,
     more: Sequence[Mapping[str, Any]] = (),
+    rows: Callable[[Shape, int], list[dict[str, Any]]] = rows_of,
     extend: Callable[[Parts], Parts] = lambda parts: parts,
     routers: Sequence[APIRouter] = (),
 ) -> Iterator[World]:
-    """The world on a free loopback port, until the block ends. ``more``: further views to declare; ``extend``: adds
-    parts of one's own; ``routers``: of further audiences."""
+    """The world on a free loopback port, until the block ends. ``more``: further views to declare; ``rows``: of
+    each view, of so many complaints; ``extend``: adds parts of one's own; ``routers``: of further audiences."""
     signing = pem_pair(ec.generate_private_key(ec.SECP256R1()))
     governance = open_database(database_url, "governance")
     views = open_database(database_url, "views", durable=False)
@@ -115,7 +116,7 @@ def served(
     current = shapes(known.declarations, known.registry.contracts())
     for shape in current.values():
         state = "building" if shape.view.name == "weather_daily" else "live"
-        fill(views, shape, rows_of(shape, complaints), state=state)
+        fill(views, shape, rows(shape, complaints), state=state)
     bundle = [build_bundle(POLICIES, revision, signing[0])]
     with running_opa(opa_binary, folder, bundle[0], signing[1]) as (opa, _):
         decider = _decider(opa.url, known)
