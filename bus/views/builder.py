@@ -30,7 +30,7 @@ from bus.views.derived.history import Keeper, knowing
 from bus.views.merging import Counts, Merging
 from bus.views.picking import Picking
 from bus.views.prepared import Prepared
-from bus.views.progress import Progress
+from bus.views.progress import Progress, Step, store
 from bus.views.scratch import Scratch
 from bus.views.statements import touched_keys
 from bus.views.store import QUARANTINE, VIEW, Position
@@ -49,6 +49,15 @@ class Outcome:
     seq: int
     positions: dict[Place, int]
     gaps: frozenset[Place] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What is written of one view in a transaction that is not committed yet; ``step`` is to be stored in it."""
+
+    outcome: Outcome
+    reached: Mapping[Place, Position]
+    step: Step
 
 
 def no_crash(_point: str) -> None:
@@ -86,7 +95,7 @@ class Builder:
             Merging(place, records, self._touched, dialect=dialect, suffix=suffix, crash=crash_point)
             for place, records in enumerate(self._layout.records)
         ]
-        self._progress = Progress(shape.view.name, dialect)
+        self._progress = Progress(shape.view.name)
 
     @property
     def shape(self) -> Shape:
@@ -99,20 +108,21 @@ class Builder:
         with translated_errors():
             return self._dependents.retried(lambda: self._applied(batches, picking or Picking()))
 
-    def _applied(self, batches: Sequence[Batch], picking: Picking) -> Outcome:
-        with write(self._engine) as connection:
-            info, making = connection.info, Scratch.begun(connection)
-            outcome, reached = self._transaction(connection, batches, picking)
-            self._crash("before commit")
-        Scratch.committed(info, making)
-        if not outcome.gaps:  # else somebody wrote what is not remembered
-            self._progress.remember(outcome.seq, reached)
-        self._crash("after commit")
-        return outcome
+    @property
+    def alone(self) -> bool:
+        """Whether its transactions are to be its own: other views are computed from this one or looked up by it, whose
+        rows would be locked too, or it is not known yet whether there are any."""
+        return not self._dependents.loaded or self._dependents.wants_rows
 
-    def _transaction(
-        self, connection: Connection, batches: Sequence[Batch], picking: Picking
-    ) -> tuple[Outcome, dict[Place, Position]]:
+    @property
+    def engine(self) -> Engine:
+        return self._engine
+
+    def _applied(self, batches: Sequence[Batch], picking: Picking) -> Outcome:
+        return together([(self, batches)], picking)[0]
+
+    def write(self, connection: Connection, batches: Sequence[Batch], picking: Picking) -> Written:
+        """Writes all but the view's progress, in a transaction that `together` ends."""
         seq, log_from = begin(connection, self._shape, self._epoch, self._dependents.known)
         self._changes.begin(seq, log_from)
         self._crash("begun")
@@ -138,10 +148,20 @@ class Builder:
                 if follower.wants_rows:
                     follower.rows(connection, self._touched.table)
                     self._crash("followed")
-        self._progress.store(connection, list(changed.values()), counts)
         reached = {**positions, **changed}
         next_offsets = {place: position.next_offset for place, position in reached.items()}
-        return Outcome(seq, next_offsets, frozenset(gaps)), reached
+        step = Step(self._shape.view.name, list(changed.values()), counts)
+        return Written(Outcome(seq, next_offsets, frozenset(gaps)), reached, step)
+
+    def crash(self, point: str) -> None:
+        """A place where a fault test may end the process."""
+        self._crash(point)
+
+    def committed(self, written: Written) -> None:
+        """What was written is there."""
+        if not written.outcome.gaps:  # else somebody wrote what is not remembered
+            self._progress.remember(written.outcome.seq, written.reached)
+        self._crash("after commit")
 
     def _accepted(self, connection: Connection, batch: Batch, position: Position, counts: Counts) -> tuple[Batch, bool]:
         """The events of one partition that are merged, and whether it has stated sequences by now. What is refused is
@@ -182,6 +202,26 @@ class Builder:
 
 def _topic(batch: Batch) -> str:
     return batch.topic
+
+
+Work = tuple[Builder, Sequence[Batch]]
+"""What one view is given of a round."""
+
+
+def together(work: Sequence[Work], picking: Picking) -> list[Outcome]:
+    """Applies batches to several views of one database (at least one) in one transaction, in the order of ``work``: all
+    of it or nothing. Raises what any of the views raises, `Fenced` and `DependentsChanged` among it; whoever calls
+    tries them one by one then, so that nobody is held up by another's trouble."""
+    with translated_errors(), write(work[0][0].engine) as connection:
+        info, making = connection.info, Scratch.begun(connection)
+        written = [builder.write(connection, batches, picking) for builder, batches in work]
+        store(connection, [one.step for one in written])
+        for builder, _ in work:
+            builder.crash("before commit")
+    Scratch.committed(info, making)
+    for (builder, _), one in zip(work, written, strict=True):
+        builder.committed(one)
+    return [one.outcome for one in written]
 
 
 class Begun(NamedTuple):

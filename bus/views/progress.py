@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from operator import attrgetter
+from dataclasses import dataclass
+from functools import lru_cache
+from operator import attrgetter, itemgetter
 from typing import Any, Final
 
 import pyarrow as pa
@@ -31,8 +33,17 @@ _ARROW: Final = {  # columns of POSITION in their order
 }
 _NAMES: Final = tuple(_ARROW)[1:]  # and of a Position
 _of: Final = attrgetter(*_NAMES)
-_place: Final = attrgetter("topic", "partition")
 _COUNTED: Final = ("applied", "stale_dropped", "null_key", "quarantined")
+_counts: Final = attrgetter(*_COUNTED)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one transaction changes of a view's progress: positions that moved, and what it counted."""
+
+    view: str
+    positions: Sequence[Position]
+    counts: Counts
 
 
 class Progress:
@@ -40,9 +51,8 @@ class Progress:
     moment, while ``seq`` shows that no other transaction came between: all that write positions raise it, except that
     how complete a partition is may be noted at any time."""
 
-    def __init__(self, view: str, dialect: str) -> None:
+    def __init__(self, view: str) -> None:
         self._view = view
-        self._upsert, self._count = Prepared(_upsert(dialect), dialect), Prepared(_COUNT, dialect)
         self._known: tuple[int, float, Mapping[Place, Position]] | None = None
 
     def recall(self, connection: Connection, seq: int) -> Mapping[Place, Position]:
@@ -57,27 +67,40 @@ class Progress:
         """The transaction is committed, and the view has these positions."""
         self._known = (seq, time.monotonic() + _REMEMBERED_S, positions)
 
-    def store(self, connection: Connection, positions: Sequence[Position], counts: Counts) -> None:
-        """Writes positions that changed, and what was counted. Whoever locks several positions does so by topic and
-        partition: nobody waits in a circle."""
-        positions = sorted(positions, key=_place)
-        if positions and connection.dialect.name == "postgresql":
-            columns = zip(*((self._view, *_of(position)) for position in positions), strict=True)
-            arrays = zip(_ARROW.items(), columns, strict=True)
-            self._upsert.run(connection, {name: encoded(pa.array(values, kind)) for (name, kind), values in arrays})
-        elif positions:
-            rows = [{"view": self._view, **dict(zip(_NAMES, _of(position), strict=True))} for position in positions]
-            self._upsert.run_many(connection, rows)
-        changes = {f"of_{name}": getattr(counts, name) for name in _COUNTED}
-        if any(changes.values()):
-            self._count.run(connection, {"of_name": self._view, **changes})
+
+def store(connection: Connection, steps: Sequence[Step]) -> None:
+    """Writes what changed of several views' progress at once. Whoever locks several positions does so by view, topic
+    and partition: nobody waits in a circle."""
+    dialect = connection.dialect.name
+    moved = sorted(((s.view, *_of(one)) for s in steps for one in s.positions), key=itemgetter(slice(3)))
+    if moved and dialect == "postgresql":
+        arrays = zip(_ARROW.items(), zip(*moved, strict=True), strict=True)
+        bound = {name: encoded(pa.array(values, kind)) for (name, kind), values in arrays}
+        _prepared(dialect)[0].run(connection, bound)
+    elif moved:
+        _prepared(dialect)[0].run_many(connection, [dict(zip(_ARROW, row, strict=True)) for row in moved])
+    counted = [(s.view, *_counts(s.counts)) for s in steps if any(_counts(s.counts))]
+    if counted and dialect == "postgresql":
+        kinds = (pa.string(), *(pa.int64() for _ in _COUNTED))
+        every = zip(("name", *_COUNTED), kinds, zip(*counted, strict=True), strict=True)
+        _prepared(dialect)[1].run(connection, {name: encoded(pa.array(values, kind)) for name, kind, values in every})
+    elif counted:
+        names = ("of_name", *(f"of_{name}" for name in _COUNTED))
+        _prepared(dialect)[1].run_many(connection, [dict(zip(names, row, strict=True)) for row in counted])
 
 
-_COUNT: Final = (
-    sa.update(VIEW)
-    .where(VIEW.c.name == sa.bindparam("of_name"))
-    .values({name: VIEW.c[name] + sa.bindparam(f"of_{name}") for name in _COUNTED})
-)
+@lru_cache
+def _prepared(dialect: str) -> tuple[Prepared, Prepared]:
+    """The statements for positions and for counters, made once."""
+    return Prepared(_upsert(dialect), dialect), Prepared(_count(dialect), dialect)
+
+
+def _count(dialect: str) -> sa.Update:
+    names = ("name", *_COUNTED)
+    rows = given([VIEW.c[name] for name in names]) if dialect == "postgresql" else None
+    row: dict[str, Any] = {name: sa.bindparam(f"of_{name}") if rows is None else rows.c[name] for name in names}
+    added = {name: VIEW.c[name] + row[name] for name in _COUNTED}
+    return sa.update(VIEW).where(VIEW.c.name == row["name"]).values(added)
 
 
 def _upsert(dialect: str) -> Insert:
@@ -95,4 +118,4 @@ def _upsert(dialect: str) -> Insert:
 def write_positions(connection: Connection, view: str, positions: Sequence[Position]) -> None:
     """Stores the positions of a view."""
     if positions:
-        Progress(view, connection.dialect.name).store(connection, positions, Counts())
+        store(connection, [Step(view, positions, Counts())])

@@ -16,7 +16,7 @@ from bus.views.merging import Counts
 from bus.views.picking import different
 from bus.views.prepared import Prepared, encoded
 from bus.views.prepared import given as given_rows
-from bus.views.progress import Progress, write_positions
+from bus.views.progress import Progress, Step, store, write_positions
 from bus.views.store import POSITION, VIEW, Position, ViewStore, read_positions
 from bus.views.values import Exact, Instant
 
@@ -84,11 +84,11 @@ def engine(database_url: str) -> sa.Engine:
 
 def test_positions_are_read_again_where_another_transaction_came_between(engine: sa.Engine) -> None:
     """They are remembered from one transaction to the very next; one that nobody knows the end of is none."""
-    progress, place = Progress("v", engine.dialect.name), ("t", 0)
+    progress, place = Progress("v"), ("t", 0)
     own, others = Position("t", 0, 5, 1), Position("t", 0, 9, 2)
     with write(engine) as connection:
         assert progress.recall(connection, 1) == {}
-        progress.store(connection, [own], Counts(applied=5))
+        store(connection, [Step("v", [own], Counts(applied=5))])
     progress.remember(1, {place: own})
     with write(engine) as connection:
         write_positions(connection, "v", [others])

@@ -83,6 +83,11 @@ class Dependents:
         return {"dependents": dependents, "bases": self._own.bases if enrolled and self._own else _NOT_KEPT}
 
     @property
+    def loaded(self) -> bool:
+        """Whether it has been read what is computed from the view."""
+        return self._loaded
+
+    @property
     def wants_rows(self) -> bool:
         return bool(self._links) or bool(self._shape.view.lookups)
 

@@ -1,21 +1,23 @@
 """Applies the rounds that readers deliver to the views they feed, one round after the other.
 
 The views of a round are written by one thread in one go: to go back to the event loop between two of them would cost a
-small transaction a tenth of its time. What fails there is tried again view by view.
+small transaction a tenth of its time. Those of a small round share transactions, since to begin and to commit costs as
+much as the events. What fails there is tried again view by view, each in a transaction of its own, so that no view is
+held up by another's trouble.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import structlog
 
 from bus.errors import DatabaseUnavailable, DependentsChanged, Fenced
-from bus.views.builder import Outcome
+from bus.views.builder import Outcome, together
 from bus.views.decoding.batches import Batch
 from bus.views.defects import report
 from bus.views.picking import Picking
@@ -28,6 +30,8 @@ log = structlog.get_logger(__name__)
 Work = tuple[Held, Sequence[Batch]]
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
+_TOGETHER = 5  # views in one transaction: of more, the first would wait longer for the last than they save
+_FEW = 500  # events of a view in a shared transaction: it locks its views, on SQLite all, for milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,24 @@ class _Tried:
     outcome: Outcome | None
     error: Exception | None
     seconds: float
+
+
+def _shared(work: Sequence[Work]) -> Iterator[Sequence[Work]]:
+    """The views of a round in their order, those that share a transaction together. Views that others are computed from
+    stay alone, and all do where an event is refused: more would be locked than the views, in other orders."""
+    some: list[Work] = []
+    for held, batches in work:
+        few = sum(map(len, batches)) <= _FEW and not any(batch.refused for batch in batches)
+        shares = few and held.builder is not None and not held.builder.alone and not held.shadow
+        if some and (not shares or len(some) == _TOGETHER):
+            yield some
+            some = []
+        if shares:
+            some.append((held, batches))
+        else:
+            yield [(held, batches)]
+    if some:
+        yield some
 
 
 class Building:
@@ -64,6 +86,7 @@ class Building:
         reader = following.reader
         fed = [(held, [b for b in following.batches if b.topic in held.topics]) for held in reader.views.values()]
         work = [(held, batches) for held, batches in fed if batches and held.reading]
+        work.sort(key=lambda one: one[0].name)  # who locks several views does so in this order (K4)
         tried = await self._in_writer(lambda: self._tried(work, Picking(following.batches))) if work else []
         for index, (held, batches) in enumerate(work):
             await self._settle(reader, held, batches, tried[index] if index < len(tried) else None)
@@ -74,13 +97,31 @@ class Building:
     def _tried(self, work: Sequence[Work], picking: Picking) -> list[_Tried]:
         """In the writer's thread. Ends early where the database does not answer: the rest would wait as long."""
         found: list[_Tried] = []
-        for held, batches in work:
-            if not held.reading:
-                break
-            found.append(self._try(held, batches, picking))
-            if isinstance(found[-1].error, DatabaseUnavailable):
-                break
+        for some in _shared(work):
+            tried = self._try_together(some, picking) if len(some) > 1 else None
+            for index, (held, batches) in enumerate(some):
+                if not held.reading:
+                    return found
+                found.append(self._try(held, batches, picking) if tried is None else tried[index])
+                if isinstance(found[-1].error, DatabaseUnavailable):
+                    return found
         return found
+
+    def _try_together(self, work: Sequence[Work], picking: Picking) -> list[_Tried] | None:
+        """Several views in one transaction. None where one of them was in trouble: nothing was written then, and each
+        is to be tried by itself."""
+        begun = time.monotonic()
+        builders = [(held.builder, batches) for held, batches in work if held.builder is not None]
+        try:
+            with self._pulse.step(f"building {work[0][0].name} and others"):
+                outcomes = together(builders, picking)
+        except Exception as error:  # told apart when each is tried by itself
+            seconds = time.monotonic() - begun
+            log.info("tried_apart", views=len(work), error=type(error).__name__)
+            passing = isinstance(error, DatabaseUnavailable) and not isinstance(error, DependentsChanged)
+            return [_Tried(None, error, seconds)] if passing else None
+        seconds = (time.monotonic() - begun) / len(work)
+        return [_Tried(outcome, None, seconds) for outcome in outcomes]
 
     def _try(self, held: Held, batches: Sequence[Batch], picking: Picking | None = None) -> _Tried:
         begun = time.monotonic()
