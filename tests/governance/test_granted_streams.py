@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from aiokafka.client import AIOKafkaClient
+from aiokafka.conn import create_conn
+from aiokafka.errors import SaslAuthenticationFailed
 from aiokafka.protocol.fetch import FetchRequest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka import errors as kafka_errors
@@ -173,6 +175,17 @@ def read(connection: KafkaConnection, topic: str, group: str | None) -> int:
         consumer.close(autocommit=False)
 
 
+def log_in(connection: KafkaConnection) -> None:
+    """Tries once and raises what Kafka says to it, where other clients try until their patience ends."""
+
+    async def once() -> None:
+        settings = connection.aiokafka()
+        host, _, port = settings.pop("bootstrap_servers").rpartition(":")
+        (await create_conn(host, int(port), **settings)).close()
+
+    asyncio.run(once())
+
+
 def refusal(connection: KafkaConnection, topic: str) -> int:
     """Kafka's error code for a bare request to fetch, by a client that neither asks for metadata nor takes a no."""
 
@@ -224,9 +237,10 @@ def test_a_consumer_reads_its_own_stream_and_nothing_else(office: Office) -> Non
     for topic in (first, second, f"dept.{office.second}.thing"):
         with pytest.raises(kafka_errors.KafkaError):
             send(mine, topic)
+    log_in(mine)
     for stranger in (replace(mine, password="wrong"), replace(mine, username="nobody")):
-        with pytest.raises(kafka_errors.KafkaError):
-            read(stranger, first, None)
+        with pytest.raises(SaslAuthenticationFailed):
+            log_in(stranger)
     anonymous = {"bootstrap_servers": mine.bootstrap, "bootstrap_timeout_ms": 1_000}
     with pytest.raises(kafka_errors.KafkaError):
         KafkaConsumer(first, **anonymous)
