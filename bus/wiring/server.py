@@ -124,6 +124,7 @@ def _assembled(
     ask: Callable[[str, Kind], Request],
     kafka: KafkaConnection,
 ) -> Parts:
+    """One member a line, and nothing else: so long because the handlers have that many parts behind them."""
     secrets, audit = Secrets(settings.home), stores.audit
     return Parts(
         registry=stores.registry,
