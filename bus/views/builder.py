@@ -114,6 +114,10 @@ class Builder:
         rows would be locked too, or it is not known yet whether there are any."""
         return not self._dependents.loaded or self._dependents.wants_rows
 
+    def learn(self) -> None:
+        """Finds out what is computed from the view, so that its first batch need not. Raises `DatabaseUnavailable`."""
+        self._dependents.reload()
+
     @property
     def engine(self) -> Engine:
         return self._engine

@@ -88,6 +88,25 @@ def test_chunks_are_what_aiokafka_reads(
         assert [text for text, _ in coded] == [dict(record.headers).get(name) for record in expected]
 
 
+@settings(max_examples=60, deadline=None)
+@given(rows=st.lists(ANY_RECORD, min_size=2, max_size=12), cut=st.integers(1, 11))
+def test_chunks_one_after_the_other_are_one(rows: list[Any], cut: int) -> None:
+    """What was fetched of a partition at two times is read as if it had come at once."""
+    cut = min(cut, len(rows) - 1)
+    sections = [built(rows[:cut]), built(rows[cut:], base=cut)]
+    (first,), _ = fetched(sections[0])
+    (later,), _ = fetched(sections[1], position=cut)
+    (whole,), _ = fetched(*sections)
+    together = first.then(later)
+    assert seen(together) == seen(whole) == seen(listed(*sections)[0])
+    assert together.keys.equals(whole.keys)
+    assert together.deletes.tolist() == whole.deletes.tolist()
+    assert together.last
+    for name in NEEDED:
+        found = [[one.texts[code] for code in one.codes] for one in (together.header(name), whole.header(name))]
+        assert found[0] == found[1]
+
+
 ENVELOPES = st.fixed_dictionaries(
     {"ce_source": st.sampled_from([b"/market"] * 4 + [b"/market/a", b"/food", None])},
     optional={

@@ -114,6 +114,15 @@ class Fetched(Sequence[Record]):
         rows = slice(start, stop)
         return Fetched(self.data, self.parsed.of(rows), self.offsets[rows], self.timestamps[rows])
 
+    def then(self, later: Fetched) -> Fetched:
+        """These records and then those, which follow in the same partition."""
+        offsets = np.concatenate([self.offsets, later.offsets])
+        timestamps = np.concatenate([self.timestamps, later.timestamps])
+        parsed = self.parsed.then(later.parsed, len(self.data))
+        found = Fetched(self.data + later.data, parsed, offsets, timestamps)
+        found.last = later.last
+        return found
+
     def __len__(self) -> int:
         return len(self.offsets)
 

@@ -33,6 +33,10 @@ class Spans:
         """Some of them. ``rows``: whatever selects of a numpy array."""
         return Spans(self.starts[rows], self.lengths[rows])
 
+    def then(self, later: Spans, shift: int) -> Spans:
+        """These and then those, whose buffer begins ``shift`` bytes further on now."""
+        return Spans(_then(self.starts, later.starts + shift), _then(self.lengths, later.lengths))
+
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
@@ -53,6 +57,18 @@ class Parsed:
         headers = {name: spans.of(rows) for name, spans in self.headers.items()}
         keys, values, heads, ends = self.keys.of(rows), self.values.of(rows), self.heads[rows], self.ends[rows]
         return Parsed(self.times[rows], self.offsets[rows], keys, values, headers, heads, ends)
+
+    def then(self, later: Parsed, shift: int) -> Parsed:
+        """These and then those, whose buffer begins ``shift`` bytes further on now."""
+        headers = {name: spans.then(later.headers[name], shift) for name, spans in self.headers.items()}
+        keys, values = self.keys.then(later.keys, shift), self.values.then(later.values, shift)
+        heads, ends = _then(self.heads, later.heads + shift), _then(self.ends, later.ends + shift)
+        times, offsets = _then(self.times, later.times), _then(self.offsets, later.offsets)
+        return Parsed(times, offsets, keys, values, headers, heads, ends)
+
+
+def _then(first: Integers, later: Integers) -> Integers:
+    return np.concatenate([first, later])
 
 
 def parse(data: bytes, count: int) -> Parsed:

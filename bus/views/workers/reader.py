@@ -197,7 +197,9 @@ class Reader:
         """One round: what is there, at most ``batch_events``, beginning with another partition each time."""
         self._turn += 1
         taken = await self._there(self._most)
-        if not taken:
+        if taken:
+            taken = await self._with_newer(taken)
+        else:
             taken = await self._waited()
             if taken:  # what came with it, or soon after, makes no round of its own
                 taken |= await self._there(self._most - sum(map(len, taken.values())), without=set(taken))
@@ -208,6 +210,19 @@ class Reader:
         batches = [await self._batch(place, records) for place, records in taken.items()]
         batches += await self._skipped(set(taken))
         return [batch for batch in batches if batch is not None]
+
+    async def _with_newer(self, taken: dict[Place, Fetched]) -> dict[Place, Fetched]:
+        """What had been fetched when the round before began, with what came while that one was written: nothing more is
+        fetched of a partition before it is taken from, so the newer events would wait for yet another round."""
+        count = sum(map(len, taken.values()))
+        left = min(self._most, _SMALL) - count
+        if left <= 0:
+            return taken
+        newer = await self._take(list(self._next), most=left, timeout_ms=_BUSY_FETCH_MS)
+        if newer:
+            newer |= await self._there(left - sum(map(len, newer.values())), without=set(newer))
+        together = {place: taken[place].then(chunk) for place, chunk in newer.items() if place in taken}
+        return taken | newer | together
 
     async def _there(self, left: int, *, without: Collection[Place] = ()) -> dict[Place, Fetched]:
         """What has been fetched, partition by partition, at most ``left`` events."""

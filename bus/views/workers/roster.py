@@ -260,6 +260,8 @@ class Roster:
         state = self._store.state(held.name)
         held.ids = known_ids(state.origins if state else None)
         reason = reason_to_stop(held.topics, held.ids, ids, positions=positions, starts=starts, ends=ends)
+        if held.builder is not None:
+            held.builder.learn()
         held.targets = dict(ends)  # once nothing can fail any more: without them the next tick starts it again
         if reason:
             self.stop_view(held, reason)
