@@ -2,6 +2,7 @@
 
 One worker builds ten views of one level and ten of two levels over the same topic. Visible is an event when another
 connection sees a position beyond it: rows and positions are committed together, and the rows are counted at the end.
+Beside p50 and p99 stand those of the legs of that way (see `benchmarks.legs`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from aiokafka import AIOKafkaProducer
 
 from benchmarks import data
 from benchmarks.harness import Goal, Plan, Sample, require
+from benchmarks.legs import LEGS, Passed, Sent, legs, read, share
 from benchmarks.views import DATABASES, TOPIC, _dropped, _kafka
 from benchmarks.world import ROOT, World
 from bus.contracts.codec import Codec
@@ -66,26 +68,47 @@ def twenty_views() -> list[dict[str, Any]]:
 
 def _run(world: World, events: int, kind: str) -> Mapping[str, Sample]:
     url = world.fresh(kind)
-    given = {"database": url, "governance": f"sqlite:///{world.folder / uuid.uuid4().hex}", "views": twenty_views()}
-    command = [sys.executable, "-m", "benchmarks.run_worker"]
+    stamps = world.folder / f"{uuid.uuid4().hex}.json"
+    given = {
+        "stamps": str(stamps),
+        "database": url,
+        "governance": f"sqlite:///{world.folder / uuid.uuid4().hex}",
+        "views": twenty_views(),
+    }
+    command = [sys.executable, "-m", "benchmarks.run_stamped"]
     command.append(json.dumps({**given, "kafka": _kafka(world), "for_ever": True}))
     worker = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "TZ": "UTC"}, stderr=subprocess.DEVNULL)
     try:
-        delays = _measured(world, events, url)
+        sent, seen = _measured(world, events, url)
     finally:
         worker.terminate()
         worker.wait(timeout=20)
     _dropped(world, url)
-    ordered = sorted(delays)
-    p50, p99 = (ordered[int(len(ordered) * share)] * 1_000 for share in (0.5, 0.99))
+    delays = [delay for one in sent for delay in _delays(seen, one.partition, one.offset, one.acknowledged)]
+    p50, p99 = share(delays, 0.5), share(delays, 0.99)
+    ways = _legs(sent, read(stamps), seen)
     return {
-        _name(kind, "p50"): Sample(P50_MS, p50, {"ms": p50, "worst": ordered[-1] * 1_000}),
-        _name(kind, "p99"): Sample(P99_MS, p99, {"ms": p99}),
+        _name(kind, "p50"): Sample(P50_MS, p50, {"ms": p50, "worst": max(delays) * 1_000, **_of(ways, 0.5)}),
+        _name(kind, "p99"): Sample(P99_MS, p99, {"ms": p99, **_of(ways, 0.99)}),
     }
 
 
-def _measured(world: World, events: int, url: str) -> list[float]:
-    """The delays in seconds of every event in every view."""
+def _legs(sent: list[Sent], rounds: list[Passed], seen: Seen) -> dict[str, list[float]]:
+    """The legs of every event in every view."""
+    found: dict[str, list[float]] = {leg: [] for leg in LEGS}
+    for number, view in enumerate(sorted({view for view, _ in seen})):
+        own = {partition: looked for (name, partition), looked in seen.items() if name == view}
+        for leg, seconds in legs(sent, rounds, own, number).items():
+            found[leg] += seconds
+    return found
+
+
+def _of(ways: Mapping[str, list[float]], part: float) -> dict[str, float]:
+    return {leg: share(seconds, part) for leg, seconds in ways.items()}
+
+
+def _measured(world: World, events: int, url: str) -> tuple[list[Sent], Seen]:
+    """Every event, and which positions were seen when."""
     engine = open_database(url, "views", durable=False)
     stop, seen = threading.Event(), defaultdict[tuple[str, int], Any](lambda: ([], []))
     ends = {place[1]: end for place, end in world.ends(TOPIC).items()}
@@ -102,7 +125,7 @@ def _measured(world: World, events: int, url: str) -> list[float]:
             found = connection.scalar(sa.text(f"SELECT count(*) FROM v_{name} WHERE _v3 >= 0 AND _live")) or 0
             require(found >= events, f"{name} has {found} rows")
     engine.dispose()
-    return [delay for one in acknowledged for delay in _delays(seen, *one)]
+    return acknowledged, dict(seen)
 
 
 def _delays(seen: Seen, partition: int, offset: int, at: float) -> list[float]:
@@ -117,13 +140,17 @@ def _delays(seen: Seen, partition: int, offset: int, at: float) -> list[float]:
 
 
 def _look(engine: sa.Engine, seen: Seen, stop: threading.Event) -> None:
-    """Notes when positions move."""
+    """Notes when positions move. What looks all the time must not take the core from what it looks at: positions are
+    read only where a view's number says that it changed."""
+    numbers = sa.text("SELECT sum(seq) FROM view")
     statement = sa.text("SELECT view, partition, next_offset FROM position WHERE topic = :topic")
+    last = None
     with engine.connect() as connection:
         while not stop.wait(_LOOK_S):
-            rows = connection.execute(statement, {"topic": TOPIC}).all()
+            number = connection.scalar(numbers)
+            rows = [] if number == last else connection.execute(statement, {"topic": TOPIC}).all()
             connection.rollback()
-            now = time.perf_counter()
+            now, last = time.perf_counter(), number
             for view, partition, offset in rows:
                 offsets, times = seen[view, partition]
                 if not offsets or offset > offsets[-1]:
@@ -148,19 +175,20 @@ def _until(holds: Callable[[], bool], what: str) -> None:
         time.sleep(0.1)
 
 
-async def _publish(world: World, events: int) -> list[tuple[int, int, float]]:
-    """Events at the rate; partition, offset and time of each acknowledgement."""
+async def _publish(world: World, events: int) -> list[Sent]:
+    """Events at the rate."""
     codec, number = Codec(data.LICENCE), world.schema_id("bench.licence")
     producer = AIOKafkaProducer(**world.kafka.aiokafka(), acks="all", enable_idempotence=True)
     await producer.start()
-    found: list[tuple[int, int, float]] = []
+    found: list[Sent] = []
 
     async def one(record: dict[str, Any]) -> None:
         key, value = record_key([record["licence_term_id"]]).encode(), frame(number, codec.encode(record))
         event = str(uuid.uuid4())
         stated = headers(event_id=event, department=data.DEPARTMENT, entity="licence", operation="upsert")
+        at = time.perf_counter()
         done = await producer.send_and_wait(TOPIC, value, key=key, headers=stated)
-        found.append((done.partition, done.offset, time.perf_counter()))
+        found.append(Sent(done.partition, done.offset, at, time.perf_counter()))
 
     records = [{**record, "licence_term_id": 9_000_000 + n} for n, record in enumerate(data.licences(events))]
     each, sending, begun = round(RATE * _TICK_S), list[asyncio.Task[None]](), time.perf_counter()

@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from benchmarks import data
 from bus.contracts.registry import Registry
@@ -85,6 +85,9 @@ class TimedWorker(Worker):
         os._exit(0)
 
 
+W = TypeVar("W", bound=TimedWorker)
+
+
 def resident_mib() -> float:
     """Memory of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -102,10 +105,10 @@ def governance(folder: str, *views: dict[str, Any]) -> tuple[Registry, Declarati
     return registry, declarations
 
 
-def main() -> None:
-    given = json.loads(sys.argv[1])
+def made(given: dict[str, Any], kind: type[W]) -> W:
+    """A worker of that kind over databases and views of its own."""
     registry, declarations = governance(given["governance"], *given.get("views", [given.get("view")]))
-    worker = TimedWorker(
+    worker = kind(
         views=open_database(given["database"], "views", durable=False),
         declarations=declarations,
         registry=registry,
@@ -115,7 +118,11 @@ def main() -> None:
     )
     worker.gate = Path(given["gate"]) if "gate" in given else None
     worker.until_live, worker.for_ever = given.get("until_live", False), given.get("for_ever", False)
-    worker.run()
+    return worker
+
+
+def main() -> None:
+    made(json.loads(sys.argv[1]), TimedWorker).run()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import httpx2
 import pytest
 import sqlalchemy as sa
 
-from benchmarks import data, freshness, growth, harness, publish, query, rebuilding, views
+from benchmarks import data, freshness, growth, harness, legs, publish, query, rebuilding, views
 from benchmarks.harness import Goal, Plan, Sample, WorkMissing
 from benchmarks.world import World
 from bus.infra.database import open_database
@@ -96,6 +96,22 @@ def test_growth_compares_the_ends_of_one_run() -> None:
     assert found["memory, SQLite"].rate == pytest.approx(300 / 200)
     with pytest.raises(WorkMissing):
         growth.judged("sqlite", commits[:1], 1_000)
+
+
+def test_legs_are_the_whole_way_of_an_event() -> None:
+    """From its sending to its being seen, in the round that had it; rounds tried more than once are left out."""
+    rounds = [
+        legs.Passed([(1, 0, 5)], 2.0, 2.5, 3.0, [4.0, 6.0], [5.0, 7.0]),
+        legs.Passed([(1, 5, 9), (2, 0, 4)], 8.0, 8.0, 8.0, [8.0, 8.0, 8.0], [9.0, 9.0]),
+    ]
+    seen = {1: ([0, 5, 9], [0.0, 8.5, 10.0]), 2: ([4], [10.0])}
+    sent = [legs.Sent(1, 4, 0.5, 1.0), legs.Sent(1, 5, 0.5, 1.0), legs.Sent(2, 3, 0.5, 1.0)]
+    found = legs.legs(sent, rounds, seen, 1)
+    assert found == {
+        "acknowledged": [0.5], "fetched": [1.0], "decoded": [0.5], "taken": [0.5],
+        "begun": [3.0], "committed": [1.0], "seen": [1.5],
+    }  # fmt: skip
+    assert legs.share(found["begun"], 0.99) == 3_000
 
 
 def test_freshness_counts_from_the_first_position_beyond_the_event() -> None:
