@@ -28,8 +28,8 @@ from bus.views.workers.held import Held
 
 log = structlog.get_logger(__name__)
 _IDLE_MS = 200
-_BUSY_FETCH_MS = 20  # the broker holds a read_committed fetch for all of its wait although events come (Kafka 4.1)
-_IDLE_FETCH_MS = 250  # fifty fetches a second are a tenth of a core, ours and the broker's: not while nothing comes
+_BUSY_FETCH_MS = 10  # the broker holds a read_committed fetch for all of its wait although events come (Kafka 4.1)
+_IDLE_FETCH_MS = 100  # which the first event waits; fifty fetches a second are a tenth of a core, ours and the broker's
 _BUSY_S = 2.0
 _LOST_S = 5.0  # a round that nobody has taken after this long never reached the building agent
 _REGISTRY_PAUSE_S = 1.0
